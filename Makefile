@@ -1,0 +1,77 @@
+# What a developer types. `make run` needs nothing but python3 with venv; the first run installs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+ROUNDS ?= 20
+ADDRESS ?= 127.0.0.1:9527
+
+.DEFAULT_GOAL := help
+.PHONY: help run test style types check crash bench lock clean
+
+help:  ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
+	@printf '%s\n' \
+	  'To try it from another terminal: nc 127.0.0.1 9527, then these lines, one by one:' \
+	  '  {"cmd":"ping"}' \
+	  '  {"cmd":"register","phone":"13800138000","password":"secret66"}' \
+	  '  {"status":1,"pushId":"","message":"start"}' \
+	  'Or in one go:' \
+	  "  printf '%s\\n' '{\"cmd\":\"ping\"}' | nc -N 127.0.0.1 9527" \
+	  ''
+	@exec $(BIN)/pushd --listen $(ADDRESS) --data ./data
+
+test: $(VENV)/.dev  ## Run the tests, about 2 minutes
+	$(BIN)/python -m pytest -n 2
+
+style: $(VENV)/.dev  ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.dev  ## Check the types
+	$(BIN)/mypy --strict pushd
+
+check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict pushd
+	$(BIN)/python -m pytest -n 2
+
+crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
+	$(BIN)/python -m tests.crash --rounds $(ROUNDS)
+
+bench: $(VENV)/.dev  ## Measure, and print a table
+	$(BIN)/python -m bench
+
+lock:  ## Resolve the newest versions anew into requirements.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools
+	{ head -n 1 requirements.lock; \
+	  build/lock/bin/pip-compile --quiet --upgrade --extra dev --build-deps-for editable \
+	    --generate-hashes --allow-unsafe --strip-extras --no-header --annotation-style line \
+	    --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    --output-file - pyproject.toml; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+clean:  ## Remove what was installed and built, but no data
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .coverage
+
+# Stamps: an installation is repeated only when what it depends on has changed.
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: pyproject.toml | $(VENV)/.pip
+	$(PIP) install -e .
+	touch $@
+
+# Exactly the locked versions, checked by their hashes; then pushd itself, which has none.
+# The build tools come from the lock too, so nothing that is not in it is installed.
+$(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/.pip
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $(VENV)/.run $@

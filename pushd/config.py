@@ -1,0 +1,600 @@
+"""The settings of pushd: one frozen `Config`, made once and passed down.
+
+Five layers, the later one wins: the default, the file (`-c`, else /etc/pushd/pushd.toml where
+it exists), conf.d/*.toml beside it in order of name, the environment (`limits.per_address` is
+PUSHD_LIMITS_PER_ADDRESS), the flags. No other module reads the environment.
+
+A setting is one field of a struct below: its type, range, unit, meaning and default. Everything
+else (parsing, checks, the shipped file, `pushctl config`) is derived from these fields. What is
+unknown or out of range is never ignored: all errors of all layers are collected and raised
+together, one line each, with the nearest right name. Nothing is half-started on a bad setting.
+
+This module knows no loop, no socket and no store.
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from .errors import ConfigError
+from .settings import (
+    Setting,
+    about,
+    checked,
+    from_text,
+    nearest,
+    one_line,
+    rows,
+    shown,
+    template,
+    within,
+)
+
+DEFAULT_FILE = "/etc/pushd/pushd.toml"
+PREFIX = "PUSHD_"
+FILE_MAX = 1 << 20  # bytes of one settings file; more is a mistake, or a device
+
+# The flags of `pushd` that are settings.
+FLAGS = {
+    "server.listen": "--listen",
+    "server.data": "--data",
+    "server.loop": "--loop",
+    "log.level": "--log-level",
+    "log.format": "--log-format",
+}
+
+# Ends of ranges
+_MAX = 1 << 40  # bytes and characters: where no smaller number is the obvious end
+_MANY = 100_000_000
+_MILLION = 1_000_000
+_DAY = 86400  # seconds
+
+_RESERVED = (
+    "system",
+    "admin",
+    "administrator",
+    "root",
+    "support",
+    "pushd",
+    "系统",
+    "管理员",
+    "客服",
+)
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The process: where it listens, where it keeps its data, how it stops."""
+
+    listen: Annotated[
+        tuple[str, ...], about("Where to listen: host:port, [::1]:port, or :port for all addresses")
+    ] = ("127.0.0.1:9527",)
+    data: Annotated[
+        str, about("The directory of the store and the files; under systemd its StateDirectory")
+    ] = "./data"
+    loop: Annotated[Literal["uvloop", "asyncio"], about("The event loop")] = "uvloop"
+    zone: Annotated[str, about("The zone of the dates shown to people, as in Asia/Shanghai")] = (
+        "UTC"
+    )
+    backlog: Annotated[int, within(1, 65535, "connections", "Waiting to be accepted")] = 4096
+    stop_seconds: Annotated[float, within(0, 3600, "seconds", "A shutdown before it is forced")] = (
+        8.0
+    )
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True):
+    """Passwords and names."""
+
+    bcrypt_cost: Annotated[
+        int, within(4, 15, "log2 of rounds", "The cost of a password's hash")
+    ] = 10
+    bcrypt_threads: Annotated[int, within(1, 64, "threads", "Passwords hashed at a time")] = 2
+    bcrypt_waiting: Annotated[
+        int, within(1, 65536, "requests", "Waiting for such a thread; more are refused")
+    ] = 256
+    hide_unknown_users: Annotated[
+        bool, about("Answer a login of an unknown phone like a wrong password (10000)")
+    ] = False
+    min_password: Annotated[int, within(1, 64, "characters", "The shortest new password")] = 6
+    strangers: Annotated[
+        Literal["refuse", "allow"], about("Messages to people who are not friends")
+    ] = "refuse"
+    reserved_names: Annotated[tuple[str, ...], about("Usernames that nobody may take")] = _RESERVED
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one peer, one account or one address may use."""
+
+    # Lines and frames
+    line_before_login: Annotated[int, within(256, _MAX, "bytes", "A line before login")] = 4096
+    line: Annotated[int, within(1024, _MAX, "bytes", "A line after login")] = 1048576
+    reply: Annotated[int, within(4096, _MAX, "bytes", "A reply; a list ends early")] = 1048576
+    packet: Annotated[
+        int, within(1024, _MAX, "bytes", "A pushed line, unless one message alone is longer")
+    ] = 65536
+    messages_per_frame: Annotated[int, within(1, 10000, "messages", "One message list")] = 100
+    infos_per_message: Annotated[int, within(1, 1000, "infos", "One message")] = 20
+    text: Annotated[int, within(1, _MAX, "characters", "A text in a message")] = 10000
+    mentions: Annotated[int, within(0, 10000, "users", "Mentioned in one message")] = 100
+    bad_lines: Annotated[int, within(1, _MILLION, "lines", "Bad in a row before the close")] = 10
+
+    # Accounts
+    devices: Annotated[int, within(1, 1000, "devices", "One account's devices")] = 10
+    friends: Annotated[int, within(1, _MILLION, "users", "One account's friends")] = 5000
+
+    # Queues and buffers
+    window_messages: Annotated[
+        int, within(1, _MILLION, "messages", "On the way to a device without its ack")
+    ] = 256
+    window_bytes: Annotated[
+        int, within(1024, _MAX, "bytes", "On the way to a device without its ack")
+    ] = 1048576
+    unconfirmed: Annotated[
+        int, within(1, _MILLION, "messages", "Of one connection, waiting for the commit")
+    ] = 1024
+    inbox: Annotated[
+        int, within(1024, _MAX, "bytes", "Read ahead on a connection, beside a line in progress")
+    ] = 65536
+    commit_queue: Annotated[
+        int, within(1, _MANY, "messages", "Of all connections, waiting for the commit")
+    ] = 65536
+
+    # Connections
+    connections: Annotated[int, within(1, _MANY, "connections", "From all addresses")] = 100000
+    connections_per_address: Annotated[int, within(1, _MANY, "connections", "From one address")] = (
+        10000
+    )
+
+    # Times
+    heartbeat: Annotated[int, within(1, _DAY, "seconds", "What a client keeps by default")] = 270
+    heartbeat_min: Annotated[int, within(1, _DAY, "seconds", "The least a client may ask for")] = 30
+    heartbeat_max: Annotated[int, within(1, _DAY, "seconds", "The most a client may ask for")] = 900
+    login_idle: Annotated[int, within(1, _DAY, "seconds", "Before login, without a line")] = 60
+    login_total: Annotated[int, within(1, _DAY, "seconds", "Before login, in all")] = 600
+    long_line_rate: Annotated[
+        int,
+        within(1, _MAX, "bytes a second", "Growth of a long line that counts as a sign of life"),
+    ] = 1024
+    long_line_total: Annotated[int, within(1, _DAY, "seconds", "How long such growth counts")] = 600
+    drain: Annotated[float, within(0, 60, "seconds", "To read the last frame before the close")] = (
+        1.0
+    )
+    write_timeout: Annotated[
+        int,
+        within(1, _DAY, "seconds", "Without a byte taken of what is written; then it is closed"),
+    ] = 60
+    recall: Annotated[int, within(0, 365 * _DAY, "seconds", "To recall one's own message")] = 120
+    client_id_days: Annotated[int, within(1, 3650, "days", "A clientId is remembered")] = 7
+
+    # Lists
+    page: Annotated[int, within(1, 10000, "entries", "A page when no size is named")] = 10
+    page_max: Annotated[int, within(1, 10000, "entries", "The largest page")] = 100
+    history_max: Annotated[int, within(1, 10000, "messages", "One reply of history")] = 100
+
+    # Budgets
+    per_address: Annotated[
+        bool, about("Keep the budgets per address; not behind a proxy that hides the addresses")
+    ] = True
+    wrong_passwords: Annotated[
+        int, within(1, _MILLION, "a minute", "Wrong passwords per account and address")
+    ] = 5
+    registers: Annotated[int, within(1, _MILLION, "an hour", "New accounts per address")] = 200
+    logins: Annotated[int, within(1, _MILLION, "an hour", "Logins per address")] = 600
+    wrong_push_ids: Annotated[
+        int, within(1, _MILLION, "a minute", "Wrong pushIds at restart per address")
+    ] = 60
+    phone_searches: Annotated[
+        int, within(1, _MILLION, "an hour", "Searches by phone per account")
+    ] = 60
+    searches: Annotated[int, within(1, _MILLION, "an hour", "Other searches per account")] = 600
+    friend_requests: Annotated[
+        int, within(1, _MILLION, "an hour", "Friend requests per account")
+    ] = 100
+    groups: Annotated[int, within(1, _MILLION, "an hour", "New groups per account")] = 50
+    files: Annotated[int, within(1, _MILLION, "an hour", "Saved files per account")] = 600
+    messages: Annotated[
+        int, within(0, _MILLION, "a second", "Messages per account; 0 sets no limit")
+    ] = 0
+    budget_keys: Annotated[
+        int, within(1, _MANY, "entries", "One table of budgets; the oldest is forgotten")
+    ] = 100000
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits on disk for one device."""
+
+    messages: Annotated[
+        int, within(1, _MANY, "messages", "In a device's queue; then one gap stands for the rest")
+    ] = 10000
+    days: Annotated[int, within(1, 36500, "days", "A message waits in a queue")] = 30
+    device_days: Annotated[int, within(1, 36500, "days", "A device without a connection lives")] = (
+        90
+    )
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """The database and its caches."""
+
+    readers: Annotated[int, within(1, 64, "connections", "Reading the database")] = 2
+    batch_rows: Annotated[int, within(1, _MILLION, "rows", "One commit")] = 4096
+    busy_seconds: Annotated[float, within(0, 600, "seconds", "To wait for the database's lock")] = (
+        10.0
+    )
+    reserve: Annotated[
+        int, within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk")
+    ] = 16777216
+    cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory")] = 100000
+    cache_pairs: Annotated[int, within(1, _MANY, "pairs", "Friendships kept in memory")] = 200000
+    history_days: Annotated[
+        int, within(0, 36500, "days", "A message stays in history; 0 keeps it for ever")
+    ] = 0
+    checkpoint_pages: Annotated[
+        int, within(1, _MANY, "pages", "The write-ahead log before it is written back")
+    ] = 4000
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """The log, on standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], about("The least that is logged")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "console", "json", "logfmt"],
+        about("How; auto is console on a terminal and logfmt elsewhere"),
+    ] = "auto"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, by section; `files` are those that were read, and no setting."""
+
+    server: Server = msgspec.field(default_factory=Server)
+    auth: Auth = msgspec.field(default_factory=Auth)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    queue: Queue = msgspec.field(default_factory=Queue)
+    store: Store = msgspec.field(default_factory=Store)
+    log: Log = msgspec.field(default_factory=Log)
+    files: tuple[str, ...] = ()
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "auth": Auth,
+    "limits": Limits,
+    "queue": Queue,
+    "store": Store,
+    "log": Log,
+}
+
+SETTINGS: dict[str, Setting] = {setting.key: setting for setting in rows(_SECTIONS)}
+
+
+# What callers use
+
+
+def load(file: str | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """Make the one Config from all layers.
+
+    `file` is the operand of `-c`, None without it. `flags` goes by setting ("server.data"); a
+    None there is a flag not given.
+
+    Raises: ConfigError, with one line for everything that is wrong.
+    """
+    layers = _read(file, flags, environ)
+    sections = {
+        section: struct(**_section_values(layers, section)) for section, struct in _SECTIONS.items()
+    }
+    return Config(**sections, files=tuple(layers.files))  # type: ignore[arg-type] # by name
+
+
+def origins(
+    file: str | None, flags: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, tuple[Any, str]]:
+    """Tell for each setting its value and where it comes from: as `load` takes it.
+
+    Raises: ConfigError, like `load`.
+    """
+    return _read(file, flags, environ).values
+
+
+def default_text() -> str:
+    """Write the settings file as it is shipped: all there is, commented, with the defaults."""
+    return template(_SECTIONS)
+
+
+def zone_of(name: str) -> tzinfo:
+    """Give the zone of that name; UTC needs no zone data on the machine.
+
+    Raises: ValueError when there is none.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("there is no such zone here (package tzdata)") from None
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split a listening address into host and port: host:port, [::1]:port, or :port.
+
+    The host of `:port` is empty and means all addresses; port 0 is one of the kernel's choice.
+
+    Raises: ValueError, whose text says what is wrong.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        hint = f", did you mean :{text}?" if text.isdecimal() else ""
+        raise ValueError(f"the port is missing, write host:port{hint}")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError("the port must be a number from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return _ipv6(host[1:-1]), int(port)
+    if ":" in host or "[" in host:
+        raise ValueError(
+            f"an IPv6 address needs brackets, did you mean [{host.strip('[]')}]:{port}?"
+        )
+    if host and not _is_host(host):
+        raise ValueError(f"{host!r} is no host name and no IPv4 address")
+    return host, int(port)
+
+
+# Layers
+
+
+class _Layers:
+    """The values so far, where each comes from, and everything that is wrong."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[Any, str]] = {
+            key: (setting.default, "default") for key, setting in SETTINGS.items()
+        }
+        self.files: list[str] = []  # read, in order
+        self.errors: list[str] = []  # one line each
+
+    def put(self, key: str, raw: Any, origin: str, where: str) -> None:
+        """Take a value in, or note under `where` why not."""
+        try:
+            value = checked(SETTINGS[key], raw)
+            check = _CHECKS.get(key)
+            if check is not None:
+                check(value)
+            self.values[key] = (value, origin)
+        except ValueError as error:
+            self.errors.append(f"{where}: {error}")
+
+
+def _read(file: str | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> _Layers:
+    """Lay the layers over each other."""
+    layers = _Layers()
+    if environ.get("STATE_DIRECTORY"):
+        # systemd lists several with colons; the first is the one that is ours.
+        data = environ["STATE_DIRECTORY"].partition(":")[0]
+        layers.put("server.data", data, "STATE_DIRECTORY", "environment: STATE_DIRECTORY")
+    for path in _paths(layers, file):
+        _read_file(layers, path)
+    _read_environ(layers, environ)
+    for key, value in flags.items():
+        if value is not None:
+            layers.put(key, value, FLAGS[key], f"flags: {FLAGS[key]}")
+    layers.errors.extend(_cross_checks(layers))
+    if layers.errors:
+        raise ConfigError([one_line(error) for error in layers.errors])
+    return layers
+
+
+def _paths(layers: _Layers, file: str | None) -> Iterator[Path]:
+    """List the files to read: the main one, then those of conf.d beside it."""
+    main = Path(DEFAULT_FILE if file is None else file)
+    if file is not None or os.path.lexists(main):  # a link to nowhere is an error, not absence
+        yield main
+    beside = main.parent / "conf.d"
+    try:
+        names = sorted(os.listdir(beside))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        layers.errors.append(f"{beside}: cannot be read: {error.strerror}")
+        return
+    # Hidden ones are what an editor or a package manager left there.
+    yield from (beside / n for n in names if n.endswith(".toml") and not n.startswith("."))
+
+
+def _section_values(layers: _Layers, section: str) -> dict[str, Any]:
+    return {
+        key.partition(".")[2]: value
+        for key, (value, _) in layers.values.items()
+        if key.startswith(f"{section}.")
+    }
+
+
+def _read_file(layers: _Layers, path: Path) -> None:
+    """Lay one file over what is there."""
+    layers.files.append(str(path))
+    try:
+        document = _parse(_bytes_of(path))
+    except ValueError as error:
+        layers.errors.append(f"{path}: {error}")
+    else:
+        for section, table in document.items():
+            _read_table(layers, str(path), section, table)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(FILE_MAX + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(data) > FILE_MAX:
+        raise ValueError(f"is larger than {FILE_MAX} bytes")
+    return data
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        # Editors on Windows put a BOM there; TOML itself does not know it.
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at byte {error.start}") from None
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as error:  # tomllib's own, and int()'s for thousands of digits
+        raise ValueError(f"{error}{_unit_hint(text, str(error))}") from None
+
+
+def _unit_hint(text: str, error: str) -> str:
+    """Explain the syntax error that people make on purpose: a number with a unit."""
+    at = re.search(r"at line ([0-9]+)", error)
+    line = text.split("\n")[int(at[1]) - 1] if at else ""
+    unit = re.search(r"=\s*([0-9][0-9._]*\s*[A-Za-z]+)\s*(?:#.*)?$", line)
+    return f"; a number has no unit, not {shown(unit[1])}" if unit else ""
+
+
+def _read_table(layers: _Layers, path: str, section: str, table: Any) -> None:
+    """Lay one section of a file over what is there."""
+    if section not in _SECTIONS:
+        known = [*_SECTIONS, *SETTINGS] if isinstance(table, dict) else [*SETTINGS]
+        what = "section" if isinstance(table, dict) else "setting"
+        layers.errors.append(f"{path}: {shown(section)}: unknown {what}{nearest(section, known)}")
+    elif not isinstance(table, dict):
+        layers.errors.append(f"{path}: {section}: must be a section, write [{section}]")
+    else:
+        for name, raw in table.items():
+            key = f"{section}.{name}"
+            where = f"{path}: {shown(key)}"
+            if key in SETTINGS:
+                layers.put(key, raw, path, where)
+            else:
+                own = _SECTIONS[section].__struct_fields__
+                hint = nearest(name, own) or nearest(name, SETTINGS)
+                layers.errors.append(f"{where}: unknown setting{hint}")
+
+
+def _read_environ(layers: _Layers, environ: Mapping[str, str]) -> None:
+    """Lay the variables that begin with PUSHD_ over what is there."""
+    known = {_variable(key): key for key in SETTINGS}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX):
+            continue
+        where = f"environment: {shown(variable)}"
+        if variable not in known:
+            layers.errors.append(f"{where}: unknown variable{nearest(variable, known)}")
+            continue
+        key = known[variable]
+        try:
+            raw = from_text(SETTINGS[key], environ[variable])
+        except ValueError as error:
+            layers.errors.append(f"{where}: {error}")
+        else:
+            layers.put(key, raw, variable, where)
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.replace(".", "_").upper()
+
+
+# Checks of one setting
+
+
+def _check_listen(addresses: tuple[str, ...]) -> None:
+    if not addresses:
+        raise ValueError("must name at least one address")
+    parsed = set()
+    for text in addresses:
+        try:
+            address = parse_address(text)
+        except ValueError as error:
+            raise ValueError(f"{shown(text)}: {error}") from None
+        if address[1] and address in parsed:
+            raise ValueError(f"{shown(text)} is there twice")
+        parsed.add(address)
+
+
+def _check_data(path: str) -> None:
+    if not path:
+        raise ValueError("must not be empty")
+
+
+def _check_zone(name: str) -> None:
+    try:
+        zone_of(name)
+    except ValueError as error:
+        hint = nearest(name, zoneinfo.available_timezones())
+        raise ValueError(f"{shown(name)}: {error}{hint}") from None
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    if not all(name.strip() for name in names):
+        raise ValueError("must not hold an empty name")
+
+
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    "server.listen": _check_listen,
+    "server.data": _check_data,
+    "server.zone": _check_zone,
+    "auth.reserved_names": _check_names,
+}
+
+
+# Checks between settings
+
+# Of each pair the first must not be larger than the second.
+_ORDERED = (
+    ("limits.line_before_login", "limits.line"),
+    ("limits.heartbeat_min", "limits.heartbeat"),
+    ("limits.heartbeat", "limits.heartbeat_max"),
+    ("limits.login_idle", "limits.login_total"),
+    ("limits.page", "limits.page_max"),
+    # A pushed line is at most a reply's size, or clients need two buffers.
+    ("limits.packet", "limits.reply"),
+    # A list that never fits would wait for ever.
+    ("limits.messages_per_frame", "limits.unconfirmed"),
+    ("limits.unconfirmed", "limits.commit_queue"),
+)
+
+
+def _cross_checks(layers: _Layers) -> Iterator[str]:
+    """Say which settings do not fit each other, each under the layer that set it."""
+    for small, large in _ORDERED:
+        (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
+        if low <= high:
+            continue
+        if low_origin != "default":
+            yield f"{low_origin}: {small}: {low} is more than {large} ({high}, {high_origin})"
+        else:
+            yield f"{high_origin}: {large}: {high} is less than {small} ({low}, {low_origin})"
+
+
+# Parts of addresses
+
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}"
+
+
+def _ipv6(text: str) -> str:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IPv6 address") from None
+    return text
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether it is an IPv4 address or a host name; 127.0.0.999 is neither."""
+    if re.fullmatch(r"[0-9.]+", text):
+        try:
+            ipaddress.IPv4Address(text)
+        except ValueError:
+            return False
+        return True
+    # The bound on the labels is the resolver's, which answers a longer one with a UnicodeError.
+    return len(text) <= 253 and re.fullmatch(rf"{_LABEL}(\.{_LABEL})*\.?", text) is not None

@@ -1,0 +1,671 @@
+"""One connection: bytes in, ordered replies and deliveries out; the only room with a transport.
+
+Message lists pipeline, everything else that waits is a barrier. Lists of one read are handed to
+the store as one unit, and many units may wait for their commit; replies leave in request order.
+A command, `start`, `restart` and an ack object begin when all earlier frames are finished, and
+nothing later begins (nor is split) before they are.
+
+    _slots   replies that are not out yet, in request order; a slot without data still waits
+    _busy    a barrier is running
+    _held    a barrier that waits for the slots before it
+
+There is no task and no timer of its own for an idle connection: the service sweeps deadlines.
+All output of a turn of the loop leaves in one write.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import structlog
+from msgspec import UNSET
+
+from . import protocol
+from .commands import Reply, answer, internal_error, refused
+from .draft import ListRefused, drafts
+from .errors import BadField, LineTooLong, PushdError, Refusal
+from .handlers.login import GATES
+from .handlers.message import mark_read
+from .model import Accepted, AckIn, Failed, Frame, FrameId, MessageIn
+from .outbox import Outbox
+from .protocol import Splitter
+from .service import Service
+from .session import Session, State
+from .status import Status
+from .store import Post
+
+log = structlog.get_logger("pushd.connection")
+
+# What counts towards the bad lines in a row.
+BAD = (int(Status.MALFORMED), int(Status.BAD_FIELD))
+# Seconds between two looks at a long line in progress.
+GROWTH_PERIOD = 5.0
+RESTARTING = Refusal(Status.RESTARTING, retry_after=3)
+SHUTDOWN = protocol.error("", RESTARTING, event={"name": "shutdown"})
+# The tcp option that ends a connection whose peer takes nothing for so long.
+USER_TIMEOUT_MS = 60_000
+
+
+class Slot:
+    """The place of replies that are not out yet; `bad` says of each whether the line was bad."""
+
+    __slots__ = ("bad", "data")
+
+    def __init__(self) -> None:
+        self.data: list[bytes] | None = None
+        self.bad: list[bool] = []
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one client."""
+
+    __slots__ = (
+        "_acked",
+        "_bad",
+        "_busy",
+        "_dirty",
+        "_ending",
+        "_eof",
+        "_final",
+        "_gate",
+        "_grown",
+        "_grown_at",
+        "_held",
+        "_last_line",
+        "_line_since",
+        "_opened",
+        "_out",
+        "_paused_at",
+        "_pending",
+        "_post",
+        "_pumping",
+        "_reading",
+        "_refusing",
+        "_service",
+        "_shut",
+        "_slots",
+        "_splitter",
+        "due",
+        "session",
+        "transport",
+    )
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._splitter = Splitter()
+        self._slots: list[Slot] = []
+        self._out: list[bytes] = []  # replies that leave at the end of this turn
+        self._held: tuple[Frame, bytes] | None = None
+        self._busy = False
+        self._gate = False  # the barrier is start or restart: no delivery before its reply
+        self._post: Post | None = None  # the unit of lists that is still open
+        self._pending = 0  # messages of this connection that wait for their commit
+        self._acked = False  # acks were handed in since the last barrier
+        self._pumping = False  # lines are being handled further up the stack
+        self._dirty = False  # it is flushed at the end of this turn
+        self._bad = 0  # bad lines in a row
+        self._eof = False  # the peer sends no more
+        self._refusing = False  # the server is going down
+        self._ending = False  # no further line is handled
+        self._final = b""  # what leaves last
+        self._shut = False  # the last byte was written
+        self._reading = True  # the transport reads
+        self._paused_at = 0.0  # since when the peer takes nothing, 0 while it does
+        self._opened = 0.0
+        self._last_line = 0.0  # when the last complete line came
+        self._line_since = 0.0  # when the line in progress began, 0 without one
+        self._grown = 0  # its bytes when it was last looked at
+        self._grown_at = 0.0
+        self.due = 0  # the second at which the sweep looks next
+        self.session: Session
+        self.transport: asyncio.Transport
+
+    # --- the transport's side -------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; a connection over a limit is told so and closed."""
+        self.transport = cast(asyncio.Transport, transport)
+        address = peer_address(transport)
+        _tune(transport)
+        limits = self._service.limits
+        self.transport.set_write_buffer_limits(high=limits.packet)
+        number = self._service.next_number()
+        self.session = Session(number, address, self, limits.heartbeat)
+        self._opened = self._last_line = self._service.now()
+        refusal = self._service.admit(self, address)
+        self._service.schedule(self, self._deadline())
+        if refusal is not None:
+            self._finish(protocol.error("", refusal))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; what was confirmed stays, what was not is unknown to the peer."""
+        self._shut = self._ending = True
+        self._slots.clear()
+        self._out.clear()
+        self._splitter.clear()
+        self._service.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in and handle the lines that are complete."""
+        if self._ending:
+            return
+        self._splitter.feed(data)
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """Answer all that was received, then close."""
+        self._eof = True
+        if self._shut:
+            self.transport.close()
+            return True
+        self._pump()
+        return True
+
+    def pause_writing(self) -> None:
+        """Stop handling lines and packing deliveries until the peer takes what was written."""
+        self._paused_at = self._service.now()
+        self._service.schedule(self, self._paused_at + self._service.limits.write_timeout)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._paused_at = 0.0
+        self.wake()
+        self._pump()
+
+    # --- lines ----------------------------------------------------------------------------
+
+    @property
+    def _blocked(self) -> bool:
+        """True when complete lines may lie unhandled."""
+        return bool(self._busy or self._held or self._paused_at) or self._stalled
+
+    @property
+    def _stalled(self) -> bool:
+        limit = self._service.limits.unconfirmed
+        return self._pending >= limit or (self._pending > 0 and self._service.saturated)
+
+    def _pump(self) -> None:
+        """Handle lines while nothing is in their way."""
+        if self._pumping or self._ending:
+            return
+        self._pumping = True
+        try:
+            self._handle_lines()
+        finally:
+            self._pumping = False
+        self._regulate()
+
+    def _handle_lines(self) -> None:
+        while not (self._busy or self._ending or self._paused_at):
+            if self._held is not None:
+                self._submit()
+                if not self._slots:
+                    self._begin(*self._held)
+                break
+            # After a bad line the next one counts only once this one is answered.
+            if self._stalled or (self._bad and (self._slots or self._post)):
+                break
+            line = self._next_line()
+            if line is None:
+                break
+            self._line(line)
+        self._submit()
+        if self._eof and not self._splitter.waiting and not self._ending and self._finished:
+            self._finish(b"")
+
+    @property
+    def _finished(self) -> bool:
+        return not (self._slots or self._busy or self._held)
+
+    def _next_line(self) -> bytes | None:
+        limits = self._service.limits
+        limit = limits.line if self.session.actor is not None else limits.line_before_login
+        try:
+            line = self._splitter.next_line(limit)
+            if line is None and self._eof:
+                line = self._splitter.rest(limit)
+        except LineTooLong as problem:
+            self._splitter.clear()
+            self._finish(protocol.error(self.session.push_id, problem))
+            return None
+        if line is not None:
+            self._last_line = self._service.now()
+            self._line_since = 0.0
+        return line
+
+    def _line(self, line: bytes) -> None:
+        """Handle one line."""
+        if not line or line.isspace():
+            self._bad = 0
+            return
+        self._service.stats.frames += 1
+        try:
+            frame = protocol.decode_frame(line)
+        except Refusal as problem:
+            self._reply(_undecodable(self.session.push_id, problem), problem.status)
+            return
+        message = frame.message
+        if type(message) is list and frame.cmd is UNSET:
+            self._list(frame, message)
+        elif frame.cmd is not UNSET or isinstance(message, AckIn) or message in GATES:
+            self._held = (frame, line)
+        elif message == "ok":
+            self._ack(frame)
+        elif not message:
+            self._reply(protocol.reply(self.session.push_id, "", frame.id))
+        else:
+            known = 'message is "", "start", "restart", "ok", a list or an ack'
+            self._refuse(frame.id, BadField("message", known))
+
+    def _list(self, frame: Frame, messages: list[MessageIn]) -> None:
+        """Add a list to the open unit, or refuse it."""
+        session = self.session
+        try:
+            actor = session.who
+            if self._refusing:
+                raise RESTARTING
+            made = drafts(messages, actor.account, self._service.limits)
+            self._service.spend_messages(session, len(made))
+        except ListRefused as bad:
+            data = protocol.refused_list(session.push_id, bad.failures, frame.id)
+            self._reply(data, bad.failures[0].status)
+            return
+        except Refusal as problem:
+            self._refuse(frame.id, problem)
+            return
+        if self._post is None:
+            self._post = Post(actor, self._done)
+        self._post.add(made, frame.id)
+        self._pending += len(made)
+
+    def _submit(self) -> None:
+        """Hand the open unit to the store; its replies have their place from now on."""
+        post, self._post = self._post, None
+        if post is None:
+            return
+        post.slot = slot = Slot()
+        self._slots.append(slot)
+        self._service.ctx.store.post(post)
+
+    def _done(self, post: Post) -> None:
+        """Answer a unit whose outcome is durable."""
+        self._pending -= post.weight
+        if self._shut:
+            return
+        push_id = self.session.push_id
+        replies: list[bytes] = []
+        bad: list[bool] = []
+        if post.error is not None:
+            problem = _refusal_of(post.error)
+            replies = [protocol.error(push_id, problem, tag) for tag in post.tags]
+            bad = [False] * len(replies)
+        else:
+            dates = self._service.ctx.dates
+            for tag, results in zip(post.tags, post.results, strict=True):
+                first = results[0]
+                if isinstance(first, Failed):
+                    failures = cast(list[Failed], results)
+                    replies.append(protocol.refused_list(push_id, failures, tag))
+                    bad.append(first.status in BAD)
+                else:
+                    accepted = cast(list[Accepted], results)
+                    replies.append(protocol.accepted_list(push_id, accepted, tag, dates))
+                    bad.append(False)
+        slot = cast(Slot, post.slot)
+        slot.data = replies
+        slot.bad = bad
+        self._emit()
+        self._pump()
+
+    def _ack(self, frame: Frame) -> None:
+        """Take an ack of a packet: never answered, and never more than was sent here."""
+        self._bad = 0
+        outbox, actor = self.session.outbox, self.session.actor
+        if outbox is None or actor is None:
+            return
+        by_seq = isinstance(frame.seq, int)
+        position = outbox.ack_upto(cast(int, frame.seq)) if by_seq else outbox.ack_packet()
+        if position is not None:
+            self._service.ctx.store.ack(actor, *position)
+            self._acked = True
+            self.wake()
+
+    # --- barriers -------------------------------------------------------------------------
+
+    def _begin(self, frame: Frame, line: bytes) -> None:
+        """Run what nothing may overtake."""
+        self._held = None
+        self._busy = True
+        if frame.cmd is not UNSET:
+            work: Coroutine[Any, Any, None] = self._run_command(frame, line)
+        elif isinstance(frame.message, AckIn):
+            work = self._run_read(frame)
+        else:
+            self._gate = True
+            work = self._run_gate(frame)
+        self._service.spawn(work)
+
+    async def _run_command(self, frame: Frame, line: bytes) -> None:
+        service = self._service
+        if self._refusing:
+            reply = refused(service.ctx, frame, RESTARTING)
+        else:
+            if self._acked:
+                # The reply to a command says that the acks before it are committed.
+                self._acked = False
+                await service.barrier()
+            reply = await answer(service.ctx, self.session, frame, line)
+        self._end_barrier(reply)
+
+    async def _run_gate(self, frame: Frame) -> None:
+        gate = GATES[cast(str, frame.message)]
+        try:
+            if self._refusing:
+                raise RESTARTING
+            reply = Reply(await gate(self._service.ctx, self.session, frame))
+        except PushdError as problem:
+            reply = self._refusal(frame.id, problem)
+        except Exception as bug:
+            reply = self._refusal(frame.id, internal_error(bug, str(frame.message)))
+        self._gate = False
+        self._end_barrier(reply)
+        self._service.schedule(self, self._deadline())
+
+    async def _run_read(self, frame: Frame) -> None:
+        reply = Reply(b"")
+        try:
+            await mark_read(self._service.ctx, self.session, cast(AckIn, frame.message))
+        except PushdError as problem:
+            reply = self._refusal(frame.id, problem)
+        except Exception as bug:
+            reply = self._refusal(frame.id, internal_error(bug, "ack"))
+        self._end_barrier(reply)
+
+    def _refusal(self, frame_id: FrameId, problem: PushdError) -> Reply:
+        data = protocol.error(self.session.push_id, problem, frame_id)
+        return Reply(data, problem.status)
+
+    def _end_barrier(self, reply: Reply) -> None:
+        self._busy = False
+        if self._ending:
+            return
+        self._service.stats.count(reply.status)
+        self._reply(reply.data, reply.status)
+        if reply.closes:
+            self._finish(b"")
+            return
+        self.wake()
+        self._pump()
+
+    # --- output ---------------------------------------------------------------------------
+
+    def _refuse(self, frame_id: FrameId, problem: PushdError) -> None:
+        reply = self._refusal(frame_id, problem)
+        self._reply(reply.data, reply.status)
+
+    def _reply(self, data: bytes, status: int = 1) -> None:
+        """Answer a line in its turn."""
+        self._submit()
+        bad = status in BAD
+        if not self._slots:
+            self._write([data], [bad])
+            return
+        slot = Slot()
+        slot.data, slot.bad = [data], [bad]
+        self._slots.append(slot)
+
+    def _emit(self) -> None:
+        """Write the replies whose turn has come."""
+        slots = self._slots
+        while slots and slots[0].data is not None:
+            slot = slots.pop(0)
+            self._write(cast(list[bytes], slot.data), slot.bad)
+        self._close_when_done()
+
+    def _write(self, replies: list[bytes], bad: list[bool]) -> None:
+        """Put replies out; the last of too many bad lines in a row is the last frame."""
+        self.wake()
+        if True not in bad:
+            self._out += replies
+            self._bad = 0
+            return
+        for data, one in zip(replies, bad, strict=True):
+            self._out.append(data)
+            self._bad = self._bad + 1 if one else 0
+            if self._bad >= self._service.limits.bad_lines:
+                self._slots.clear()
+                self._finish(b"")
+                return
+
+    def wake(self) -> None:
+        """Have what is ready written at the end of this turn."""
+        if not self._dirty and not self._shut:
+            self._dirty = True
+            self._service.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write replies and deliveries of this turn in one go."""
+        self._dirty = False
+        if self._shut:
+            return
+        out = self._out
+        outbox = self.session.outbox
+        if outbox is not None and not (self._gate or self._paused_at):
+            self._pack(outbox, out)
+        if out:
+            self.transport.write(b"".join(out) if len(out) > 1 else out[0])
+            out.clear()
+        if outbox is not None and outbox.wants_page and not self._gate:
+            self._service.spawn(self._read_page(self.session, outbox))
+
+    def _pack(self, outbox: Outbox, out: list[bytes]) -> None:
+        """Pack deliveries, at most 64 KiB a turn so that others get theirs."""
+        limits = self._service.limits
+        left = limits.packet
+        push_id = self.session.push_id
+        room = limits.packet - len(push_id) - 48
+        while left > 0:
+            messages = outbox.next_packet(room)
+            if messages is None:
+                return
+            data = protocol.packet(push_id, messages)
+            self._service.stats.delivered += len(messages)
+            out.append(data)
+            left -= len(data)
+        if not outbox.idle:
+            self.wake()
+
+    async def _read_page(self, session: Session, outbox: Outbox) -> None:
+        """Fetch what waits in the store, as far as the window has room."""
+        if not outbox.wants_page:
+            return
+        after, upto = outbox.begin_page()
+        messages = self._service.ctx.store.messages
+        device, account = session.device, session.account
+        try:
+            entries = await messages.page(
+                device, account, after, upto, outbox.room, outbox.room_bytes
+            )
+        except Exception as bug:
+            outbox.abandon_page()
+            internal_error(bug, "queue page")
+            self._finish(b"")
+            return
+        if session.outbox is not outbox:
+            return
+        if not entries:
+            log.error("the queue has a hole", device=device, after=after, upto=upto)
+            self._finish(b"")
+            return
+        outbox.end_page(entries)
+        self.wake()
+
+    def signal(self, data: bytes) -> None:
+        """Write a frame that may be dropped; a slow peer is not told."""
+        if not (self._paused_at or self._ending or self._gate):
+            self._out.append(data)
+            self.wake()
+
+    # --- ending ---------------------------------------------------------------------------
+
+    def evict(self, data: bytes) -> None:
+        """Write a last frame and close; what was not answered yet stays unanswered."""
+        self._slots.clear()
+        self._held = None
+        self._busy = False
+        self._ending = True
+        self._final = data
+        self._close_when_done()
+
+    def refuse_new_work(self) -> None:
+        """Answer 5030 to what is not handed in yet, for the server is going down."""
+        self._refusing = True
+        if self._reading and not self._shut:
+            self._reading = False
+            self.transport.pause_reading()
+        self._pump()
+
+    def shut_down(self) -> None:
+        """Write the server's last frame and close."""
+        self._finish(SHUTDOWN)
+
+    @property
+    def finished(self) -> bool:
+        """True when every line that was handled is answered and written."""
+        outbox = self.session.outbox
+        written = outbox is None or outbox.idle or bool(self._paused_at)
+        return self._shut or (self._finished and not self._out and written)
+
+    def _finish(self, data: bytes) -> None:
+        """Handle no further line; close after the replies that are due and this last frame."""
+        if self._ending:
+            return
+        self._ending = True
+        self._held = None
+        self._final = data
+        self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        if not self._ending or self._shut or self._slots or self._busy:
+            return
+        self._shut = True
+        self._service.leave(self)
+        out = [*self._out, self._final]
+        self._out.clear()
+        data = b"".join(out)
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if data:
+            transport.write(data)
+        if self._eof:
+            transport.close()
+            self._service.abort_later(self)
+            return
+        # A close with unread input would send a reset that destroys the last reply.
+        if transport.can_write_eof():
+            transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+        self._service.abort_later(self)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.transport.abort()
+
+    # --- deadlines and flow -----------------------------------------------------------------
+
+    def _regulate(self) -> None:
+        """Read on, or stop while what was read cannot be handled."""
+        if self._shut or self._refusing:
+            return
+        waiting = self._splitter.waiting
+        full = waiting > self._service.limits.inbox and self._blocked
+        if full and self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+        elif not full and not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+        if waiting and not self._line_since:
+            self._line_since = self._grown_at = self._service.now()
+            self._grown = 0
+
+    def _deadline(self) -> float:
+        """When the connection ends unless a line comes before."""
+        limits = self._service.limits
+        if self.session.state is State.ANONYMOUS:
+            return min(self._last_line + limits.login_idle, self._opened + limits.login_total)
+        return self._last_line + 1.5 * self.session.heartbeat
+
+    def check(self, now: float) -> float:
+        """Look at the deadlines; gives when to look next, 0 when the connection ends."""
+        if self._shut:
+            return 0.0
+        if self._paused_at and now >= self._paused_at + self._service.limits.write_timeout:
+            self.abort()
+            return 0.0
+        deadline = self._deadline()
+        if now < deadline or self._busy or self._pending:
+            return max(deadline, now + 1.0)
+        if self._grows(now):
+            return now + GROWTH_PERIOD
+        self._slots.clear()
+        self._finish(b"")
+        return 0.0
+
+    def _grows(self, now: float) -> bool:
+        """Tell whether a long line is still coming fast enough."""
+        limits = self._service.limits
+        if not self._line_since or now - self._line_since > limits.long_line_total:
+            return False
+        waiting = self._splitter.waiting
+        grown, period = waiting - self._grown, now - self._grown_at
+        self._grown, self._grown_at = waiting, now
+        return grown >= limits.long_line_rate * max(period, 1.0)
+
+
+def peer_address(transport: asyncio.BaseTransport) -> str:
+    """Give the peer's address, an IPv4 one in its own form also when it came over IPv6."""
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return "local"
+    try:
+        address = ipaddress.ip_address(peer[0].partition("%")[0])
+    except ValueError:
+        return str(peer[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _tune(transport: asyncio.BaseTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    except OSError as problem:
+        # The peer has gone already; connection_lost follows.
+        log.debug("cannot set socket options", problem=str(problem))
+
+
+def _refusal_of(problem: BaseException) -> PushdError:
+    """Give what a peer is told of an operation that failed."""
+    if isinstance(problem, PushdError):
+        return problem
+    return internal_error(cast(Exception, problem), "message list")
+
+
+def _undecodable(push_id: str, problem: Refusal) -> bytes:
+    """Answer a line that could not be decoded; a bad message of a list is told as such."""
+    field = problem.field
+    if field.startswith("message[") and "]" in field:
+        index = int(field[len("message[") : field.index("]")])
+        failed = Failed(index, int(problem.status), problem.message, field)
+        return protocol.refused_list(push_id, [failed], None)
+    return protocol.error(push_id, problem)

@@ -1,0 +1,147 @@
+"""What a client's message becomes before it is stored: checked and normalised; no I/O.
+
+A draft holds nothing that only the commit can decide (friendship, membership, the chat): those
+are checked at one point in commit order. A list is all or nothing, so every message of it is
+looked at and every failure is told.
+"""
+
+from collections.abc import Sequence
+
+from .config import Limits
+from .encoding import encode
+from .errors import BadField, PushdError, Refusal
+from .model import MAX_INT, Draft, Failed, InfoIn, MessageIn, MessageType
+from .names import fold
+from .protocol import text_of
+from .status import Status
+
+TYPES = {str(number): number for number in range(8)}
+CATEGORIES = {"0", "1", "2", "3"}
+# An `expire` beyond ten years is a mistake of the client's.
+LONGEST_EXPIRE = 10 * 365 * 86400
+# The longest path of a stored file.
+LONGEST_PATH = 255
+PLAIN_TYPES = {1, 5}
+
+
+class ListRefused(Exception):
+    """A list holds bad messages; `failures` tells each, in order."""
+
+    def __init__(self, failures: list[Failed]) -> None:
+        super().__init__()
+        self.failures = failures
+
+
+def drafts(messages: Sequence[MessageIn], sender: int, limits: Limits) -> list[Draft]:
+    """Check the messages of one frame; raises BadField for their number, else ListRefused."""
+    if not 1 <= len(messages) <= limits.messages_per_frame:
+        raise BadField("message", f"a frame holds 1 to {limits.messages_per_frame} messages")
+    made: list[Draft] = []
+    failures: list[Failed] = []
+    for index, message in enumerate(messages):
+        try:
+            made.append(draft(message, sender, limits))
+        except Refusal as problem:
+            failures.append(failure(index, problem))
+    if failures:
+        raise ListRefused(failures)
+    return made
+
+
+def failure(index: int, problem: PushdError) -> Failed:
+    """Tell why one message of a list is refused, with its field counted from the frame."""
+    field = problem.field if isinstance(problem, Refusal) else ""
+    if field:
+        field = f"message[{index}].{field}"
+    return Failed(index, int(problem.status), text_of(problem), field)
+
+
+def draft(message: MessageIn, sender: int, limits: Limits) -> Draft:
+    """Check one message; raises Refusal with the field counted from the message."""
+    if message.from_id and message.from_id != str(sender):
+        raise Refusal(Status.NOT_ALLOWED, "fromId is empty or your own id", field="fromId")
+    kind = _type(message.type)
+    infos = message.info if isinstance(message.info, list) else [message.info]
+    if not 1 <= len(infos) <= limits.infos_per_message:
+        raise BadField("info", f"a message holds 1 to {limits.infos_per_message} infos")
+    parts: list[str] = []
+    texts: list[str] = []
+    paths: list[str] = []
+    for index, info in enumerate(infos):
+        category, content = _info(info, index, limits)
+        (paths if category != "0" else texts).append(content)
+        parts.append(f'{{"category":"{category}","content":{encode(content).decode()}}}')
+    chat, to = _target(message, kind)
+    text = "\n".join(texts)
+    made = Draft(kind, to, chat, f"[{','.join(parts)}]", "", fold(text), paths=tuple(paths))
+    if message.client_id:
+        if len(message.client_id) > 64:
+            raise BadField("clientId", "a clientId has at most 64 characters")
+        made.client_id = message.client_id
+    if kind == MessageType.REQUEST:
+        made.description = text
+    if message.reply_to or message.mentions or message.expire:
+        _extras(made, message, limits)
+    return made
+
+
+def user_number(text: str | None) -> int:
+    """Give the number of a user id; 0 for what cannot be one."""
+    if text and text.isascii() and text.isdigit() and len(text) <= 16 and text[0] != "0":
+        return int(text)
+    return 0
+
+
+def _type(value: str | int | None) -> int:
+    kind = TYPES.get(str(value))
+    if kind is None:
+        raise BadField("type", "type is 0 to 7")
+    if kind == MessageType.SYSTEM:
+        raise Refusal(Status.NOT_ALLOWED, "type 0 is the server's", field="type")
+    return kind
+
+
+def _info(info: InfoIn | None, index: int, limits: Limits) -> tuple[str, str]:
+    if info is None:
+        raise BadField("info", "a message needs an info")
+    category = str(info.category)
+    if category not in CATEGORIES:
+        raise BadField(f"info[{index}].category", "category is 0 to 3")
+    content = info.content
+    if not content:
+        raise BadField(f"info[{index}].content", "content is empty")
+    longest = limits.text if category == "0" else LONGEST_PATH
+    if len(content) > longest:
+        raise BadField(f"info[{index}].content", f"content has at most {longest} characters")
+    return category, content
+
+
+def _target(message: MessageIn, kind: int) -> tuple[str, int]:
+    """Give the chat and the user that a message names; which of them counts, the commit finds."""
+    if kind in (MessageType.NORMAL, MessageType.REQUEST):
+        if not message.to_id:
+            raise BadField("toId", "toId is empty")
+        return "", user_number(message.to_id)
+    if not message.chat_id and not message.to_id:
+        raise BadField("chatId", "chatId and toId are empty")
+    return f"{message.chat_id or ''} {message.to_id or ''}", user_number(message.to_id)
+
+
+def _extras(made: Draft, message: MessageIn, limits: Limits) -> None:
+    if message.reply_to:
+        made.reply_to = user_number(message.reply_to)
+        if not 0 < made.reply_to <= MAX_INT:
+            raise Refusal(Status.NOT_FOUND, "no such message", field="replyTo")
+        made.extra += f',"replyTo":"{made.reply_to}"'
+    if message.mentions:
+        if len(message.mentions) > limits.mentions:
+            raise BadField("mentions", f"a message mentions at most {limits.mentions} users")
+        made.mentions = tuple(dict.fromkeys(user_number(user) for user in message.mentions))
+        if 0 in made.mentions:
+            raise Refusal(Status.NULL_USER, field="mentions")
+        made.extra += f',"mentions":{encode([str(user) for user in made.mentions]).decode()}'
+    if message.expire:
+        if message.expire > LONGEST_EXPIRE:
+            raise BadField("expire", f"expire is at most {LONGEST_EXPIRE} seconds")
+        made.expire = message.expire
+        made.extra += f',"expire":{made.expire}'

@@ -1,0 +1,270 @@
+"""Registering, logging in and out, and binding a device to the connection."""
+
+import hashlib
+
+from ..commands import Command, Context, Needs, Request
+from ..errors import Refusal, TooMany
+from ..model import Account, AccountOut, Actor, Bound, DeviceOut, Empty, Frame, Integer
+from ..names import check_password, check_username, normal_phone
+from ..outbox import Outbox
+from ..protocol import reply
+from ..session import ACCEPTS, Session, State
+from ..status import Status
+
+DAY = 86_400_000  # milliseconds
+
+
+class Register(Request):
+    """The fields of `register`."""
+
+    phone: str | Integer | None = None
+    password: str | None = None
+    username: str | None = None
+
+
+class Login(Request):
+    """The fields of `login`."""
+
+    phone: str | Integer | None = None
+    password: str | None = None
+
+
+class ChangePassword(Request):
+    """The fields of `change_password`."""
+
+    old: str | None = None
+    new: str | None = None
+
+
+class SignOut(Request):
+    """The fields of `sign_out`."""
+
+    device_id: str | None = None
+
+
+async def register(ctx: Context, session: Session, request: Register) -> AccountOut:
+    """Make an account and log the connection in."""
+    auth = ctx.config.auth
+    password = check_password(request.password, auth.min_password)
+    phone = normal_phone(request.phone)
+    username = check_username(request.username, auth.reserved_names)
+    hashed = await ctx.hasher.hash(password)
+    account = await ctx.store.accounts.register(phone, hashed, username)
+    return await _log_in(ctx, session, account)
+
+
+async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
+    """Log the connection in; wrong passwords cost growing waits."""
+    password = check_password(request.password, ctx.config.auth.min_password)
+    phone = normal_phone(request.phone)
+    account = await ctx.store.accounts.by_phone(phone)
+    key = (phone, session.address if ctx.config.limits.per_address else "")
+    trusted = account is not None and await _trusted(ctx, session, account)
+    if not trusted:
+        wait = ctx.penalties.check(key, ctx.clock.now())
+        if wait:
+            raise TooMany(wait, "too many wrong passwords")
+        slow = ctx.penalties.slowdown(phone, ctx.clock.now())
+        if slow:
+            await ctx.clock.sleep(slow)
+    hidden = ctx.config.auth.hide_unknown_users
+    if account is None and not hidden:
+        ctx.penalties.failed(key, ctx.clock.now())
+        raise Refusal(Status.NULL_USER, field="phone")
+    right = await ctx.hasher.check(password, account.password if account else None)
+    if account is None or not right:
+        ctx.penalties.failed(key, ctx.clock.now())
+        raise Refusal(Status.ERROR_PASSWORD, field="password")
+    if account.disabled:
+        raise Refusal(Status.NOT_ALLOWED, "this account is disabled")
+    ctx.penalties.succeeded(key, ctx.clock.now())
+    if ctx.config.limits.per_address:
+        await ctx.store.accounts.note_address(account.id, session.address)
+    if ctx.hasher.outdated(account.password):
+        renewed = await ctx.hasher.hash(password)
+        await ctx.store.accounts.renew_hash(account.id, account.password, renewed)
+    return await _log_in(ctx, session, account)
+
+
+async def logout(ctx: Context, session: Session, request: Request) -> Empty:
+    """End the device of this connection, which is as before the login then."""
+    await ctx.store.devices.logout(session.who)
+    ctx.hub.logout(session)
+    return Empty()
+
+
+async def change_password(ctx: Context, session: Session, request: ChangePassword) -> AccountOut:
+    """Change the password; every other login of the account ends."""
+    actor = session.who
+    minimum = ctx.config.auth.min_password
+    old = check_password(request.old, minimum, field="old")
+    new = check_password(request.new, minimum, field="new")
+    account = await ctx.store.accounts.by_id(actor.account)
+    if account is None:
+        raise Refusal(Status.ERROR_NET)
+    key = (account.phone, session.address)
+    wait = ctx.penalties.check(key, ctx.clock.now())
+    if wait:
+        raise TooMany(wait, "too many wrong passwords")
+    if not await ctx.hasher.check(old, account.password):
+        ctx.penalties.failed(key, ctx.clock.now())
+        raise Refusal(Status.ERROR_PASSWORD, field="old")
+    hashed = await ctx.hasher.hash(new)
+    changed = await ctx.store.accounts.change_password(actor, hashed)
+    if session.state is State.ENDED:
+        raise Refusal(Status.ERROR_NET)
+    session.actor = changed
+    ctx.hub.revoke(actor.account, session)
+    return await ctx.store.accounts.as_seen(actor.account, actor.account)
+
+
+async def devices(ctx: Context, session: Session, request: Request) -> list[DeviceOut]:
+    """List the caller's devices, never with a pushId."""
+    rows = await ctx.store.devices.of(session.account)
+    online = set(ctx.hub.devices_of(session.account))
+    return [
+        DeviceOut(
+            str(device),
+            name,
+            ctx.dates.text(ctx.clock.wall() if device in online else seen),
+            device in online,
+            device == session.device,
+        )
+        for device, name, seen in rows
+    ]
+
+
+async def sign_out(ctx: Context, session: Session, request: SignOut) -> Empty:
+    """End another device of the caller's; its connection gets a last frame."""
+    text = request.device_id or ""
+    if not text:
+        raise Refusal(Status.BAD_FIELD, "deviceId is empty", field="deviceId")
+    device = int(text) if text.isascii() and text.isdigit() and len(text) < 17 else 0
+    if device == session.device:
+        raise Refusal(Status.NOT_ALLOWED, "this is the device in use: log out", field="deviceId")
+    await ctx.store.devices.sign_out(session.who, device)
+    return Empty()
+
+
+# --- start and restart ------------------------------------------------------------------------
+
+
+async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
+    """Bind a device to the login: the one named, else a new one."""
+    actor = session.who
+    _refuse_second(session)
+    if frame.push_id:
+        try:
+            return await _resume(ctx, session, frame, actor)
+        except Refusal as problem:
+            if problem.status != Status.ERROR_NET or problem.field != "pushId":
+                raise
+    push_id = ctx.token()
+    bound = await ctx.store.devices.create(
+        actor,
+        _digest(push_id),
+        frame.device or "",
+        most=ctx.config.limits.devices,
+        online=ctx.hub.devices_of(session.account),
+        then=lambda bound: _bind(ctx, session, bound, push_id),
+    )
+    return await _started(ctx, session, frame, bound)
+
+
+async def restart(ctx: Context, session: Session, frame: Frame) -> bytes:
+    """Take a device up again by its pushId, without a login."""
+    _refuse_second(session)
+    try:
+        return await _resume(ctx, session, frame, session.actor)
+    except Refusal as problem:
+        if problem.status == Status.ERROR_NET:
+            ctx.spend(session, "wrong_push_ids")
+        raise
+
+
+GATES = {"start": start, "restart": restart}
+
+
+async def _resume(ctx: Context, session: Session, frame: Frame, actor: Actor | None) -> bytes:
+    push_id = frame.push_id or ""
+    if not push_id:
+        raise Refusal(Status.ERROR_NET, "this pushId is not known", field="pushId")
+    if ctx.config.limits.per_address:
+        wait = ctx.budgets["wrong_push_ids"].peek(session.address, ctx.clock.now())
+        if wait:
+            raise TooMany(wait)
+    bound = await ctx.store.devices.bind(
+        _digest(push_id),
+        actor,
+        frame.device or "",
+        oldest=ctx.clock.wall() - ctx.config.queue.device_days * DAY,
+        then=lambda bound: _bind(ctx, session, bound, push_id),
+    )
+    return await _started(ctx, session, frame, bound)
+
+
+def _bind(ctx: Context, session: Session, bound: Bound, push_id: str) -> None:
+    """Register the device in the turn of its commit, so that it misses nothing after it."""
+    if session.state is State.ENDED:
+        return
+    limits = ctx.config.limits
+    outbox = Outbox(
+        bound.acked, bound.last, max_count=limits.window_messages, max_bytes=limits.window_bytes
+    )
+    ctx.hub.bind(session, bound, push_id, outbox)
+
+
+async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -> bytes:
+    limits = ctx.config.limits
+    wanted = frame.heartbeat or limits.heartbeat
+    session.heartbeat = min(max(wanted, limits.heartbeat_min), limits.heartbeat_max)
+    session.accept(frame.accept or [])
+    if session.accepts & ACCEPTS["presence"]:
+        ctx.hub.watch(session, await ctx.store.friends.ids(bound.actor.account))
+    return reply(
+        session.push_id,
+        "ok",
+        frame.id,
+        heartbeat=session.heartbeat,
+        userId=str(bound.actor.account),
+        queued=bound.queued,
+        first=bound.first,
+        last=bound.last,
+        epoch=bound.epoch,
+    )
+
+
+def _refuse_second(session: Session) -> None:
+    if session.outbox is not None:
+        raise Refusal(Status.ERROR_REPEAT_LOGIN, "this connection has a device already")
+
+
+async def _trusted(ctx: Context, session: Session, account: Account) -> bool:
+    """Tell whether this address logged in to this account within 30 days."""
+    if not ctx.config.limits.per_address:
+        return False
+    since = ctx.clock.wall() - 30 * DAY
+    return await ctx.store.accounts.knows_address(account.id, session.address, since)
+
+
+async def _log_in(ctx: Context, session: Session, account: Account) -> AccountOut:
+    if session.state is State.ENDED:
+        raise Refusal(Status.ERROR_NET)
+    ctx.hub.login(session, Actor(account.id, 0, account.generation))
+    session.show_presence = account.show_presence
+    session.read_receipts = account.read_receipts
+    return await ctx.store.accounts.as_seen(account.id, account.id)
+
+
+def _digest(push_id: str) -> bytes:
+    return hashlib.sha256(push_id.encode()).digest()
+
+
+COMMANDS = (
+    Command("register", register, Register, Needs.STRANGER, budget="registers"),
+    Command("login", login, Login, Needs.STRANGER, budget="logins"),
+    Command("logout", logout, Request, Needs.SESSION),
+    Command("change_password", change_password, ChangePassword, Needs.SESSION),
+    Command("devices", devices, Request, Needs.SESSION, listing=True),
+    Command("sign_out", sign_out, SignOut, Needs.SESSION),
+)

@@ -1,0 +1,81 @@
+"""What a person with netcat asks first: who am I, is anybody there, what can I say."""
+
+import msgspec
+
+from ..commands import Command, Context, Needs, Request
+from ..errors import Refusal
+from ..model import Empty, HelpOut, TextOut, WhoAmI
+from ..session import Session
+from ..status import Status
+
+
+class Ping(Request):
+    """The fields of `ping`."""
+
+    text: str | None = None
+
+
+class Help(Request):
+    """The fields of `help`."""
+
+    name: str | None = None
+
+
+async def whoami(ctx: Context, session: Session, request: Request) -> WhoAmI:
+    """Tell who the connection is; all is empty without a session."""
+    actor = session.actor
+    number = str(session.number)
+    if actor is None:
+        return WhoAmI("", "", "", number)
+    account = await ctx.store.accounts.by_id(actor.account)
+    name = account.username if account else ""
+    device = str(actor.device) if actor.device else ""
+    return WhoAmI(str(actor.account), name, device, number)
+
+
+async def ping(ctx: Context, session: Session, request: Ping) -> TextOut:
+    """Repeat a text; everything sent before on this connection is finished by then."""
+    return TextOut(request.text or "")
+
+
+async def help_(ctx: Context, session: Session, request: Help) -> list[HelpOut]:
+    """List the commands with their fields, or one of them."""
+    if request.name:
+        row = ctx.table.get(request.name)
+        if row is None:
+            raise Refusal(Status.UNKNOWN_COMMAND, field="name")
+        return [_help(row)]
+    return [_help(row) for row in ctx.table.values() if row.needs not in _HIDDEN]
+
+
+async def quit_(ctx: Context, session: Session, request: Request) -> Empty:
+    """Say goodbye: the connection is closed after the reply."""
+    return Empty()
+
+
+_HIDDEN = (Needs.OPERATOR, Needs.NOBODY)
+
+
+def fields_of(row: Command) -> dict[str, str]:
+    """Give the fields of a command by their names on the wire, each with its type."""
+    fields = msgspec.structs.fields(row.request)
+    return {one.encode_name: _type_name(one.type) for one in fields}
+
+
+def _type_name(kind: object) -> str:
+    schema = msgspec.json.schema(kind)
+    options = [option for option in schema.get("anyOf", [schema]) if "enum" not in option]
+    names = [str(option["type"]) for option in options if option.get("type") != "null"]
+    return " or ".join(names)
+
+
+def _help(row: Command) -> HelpOut:
+    return HelpOut(row.name, fields_of(row), str(row.needs))
+
+
+COMMANDS = (
+    Command("whoami", whoami, Request, Needs.NOTHING),
+    Command("ping", ping, Ping, Needs.NOTHING),
+    Command("help", help_, Help, Needs.NOTHING, listing=True),
+    Command("quit", quit_, Request, Needs.NOTHING, closes=True),
+)

@@ -1,0 +1,282 @@
+"""The typed records that pass between the rooms; no behaviour beyond their shape.
+
+Three families: frames and requests as they come from the wire (decoded by msgspec, so that a
+wrong type names its field), records of the store, and results as they go out. On the wire names
+are camelCase. Absent, `null` and `""` mean the same for optional fields of the wire.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+# The largest integer that every JSON reader keeps exactly.
+MAX_INT = 2**53 - 1
+# The first user id.
+FIRST_USER = 10001
+# The chatId of the server's own messages outside groups.
+SYSTEM_CHAT = "system"
+
+Integer = Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)]
+Natural = Annotated[int, Meta(ge=0, le=MAX_INT)]
+# A reference of the client's own, repeated in the reply.
+FrameId = Annotated[str, Meta(max_length=64)] | Integer | None
+# Absent, null and "" mean the same for every optional field, whatever its type.
+Maybe = Literal[""] | None
+# Ids are decimal strings; 64 characters are enough for any and for groups.
+Id = Annotated[str, Meta(max_length=64)]
+
+
+class MessageType:
+    """The types of messages; strings on the wire, integers in the store."""
+
+    SYSTEM = 0
+    NORMAL = 1
+    REQUEST = 2
+    TOPIC = 3
+    ANNOUNCEMENT = 4
+    TASK = 5
+    LINK = 6
+    GROUP = 7
+
+
+# --- frames from the client -------------------------------------------------------------------
+
+
+class InfoIn(Struct, rename="camel"):
+    """One piece of content as a client sends it."""
+
+    category: str | Integer | None = None
+    content: str | None = None
+
+
+class MessageIn(Struct, rename="camel"):
+    """A message as a client sends it; `createTime` is never looked at."""
+
+    chat_id: Id | None = None
+    from_id: Id | None = None
+    to_id: Id | None = None
+    type: str | Integer | None = None
+    info: list[InfoIn] | InfoIn | None = None
+    client_id: str | None = None
+    reply_to: Id | None = None
+    mentions: list[Id] | Maybe = None
+    expire: Natural | Maybe = None
+
+
+class AckIn(Struct, rename="camel"):
+    """The object by which a client says that a conversation was read."""
+
+    from_id: Id | None = None
+    to_id: Id | None = None
+    chat_id: Id | None = None
+    content: str | None = None
+    info: str | None = None
+    msg_id: Id | None = None
+
+
+class Frame(Struct, rename="camel"):
+    """Any line: a command if `cmd` is there, else a message_set."""
+
+    cmd: str | UnsetType = UNSET
+    id: FrameId = None
+    message: list[MessageIn] | AckIn | str | None = None
+    seq: Natural | Maybe = None
+    push_id: str | None = None
+    heartbeat: Natural | Maybe = None
+    device: Annotated[str, Meta(max_length=64)] | None = None
+    accept: list[str] | Maybe = None
+
+
+class Head(Struct):
+    """What every command has."""
+
+    cmd: str
+    id: FrameId = None
+
+
+# --- what the core passes on ------------------------------------------------------------------
+
+
+class Draft(Struct):
+    """A client's message, checked and normalised; its chat is resolved when it is committed."""
+
+    type: int
+    to: int  # the user it goes to, 0 when it goes to a group
+    chat: str  # the group's id, "" when it goes to a user
+    infos: str  # the infos as JSON
+    extra: str  # replyTo, mentions and expire as JSON members, each behind a comma
+    text: str  # its texts as search folds them
+    client_id: str = ""
+    reply_to: int = 0
+    mentions: tuple[int, ...] = ()
+    expire: int = 0  # seconds, 0 for never
+    paths: tuple[str, ...] = ()  # the stored files it names
+    description: str = ""  # the plain text of a request
+
+
+class Actor(Struct, frozen=True):
+    """On whose behalf the store acts; it is refused once its login was revoked."""
+
+    account: int
+    device: int = 0
+    generation: int = 0
+
+
+class Accepted(Struct, frozen=True):
+    """What the sender of one message is told."""
+
+    msg_id: int
+    chat_id: str
+    created: int  # milliseconds since 1970
+
+
+class Failed(Struct, rename="camel", omit_defaults=True):
+    """Why one message of a list was refused."""
+
+    index: int
+    status: int = -1
+    message: str = ""
+    field: str = ""
+
+
+# One message for one device: device, seq, msgId, and its JSON behind the seq (None: store only).
+Delivery = tuple[int, int, int, bytes | None]
+
+
+# --- records of the store ---------------------------------------------------------------------
+
+
+class Account(Struct):
+    """A person, as the store knows them."""
+
+    id: int
+    phone: str
+    password: bytes
+    username: str
+    avatar: str
+    desc: str
+    sex: int
+    modified: int
+    generation: int
+    disabled: bool
+    find_by_phone: bool
+    show_presence: bool
+    read_receipts: bool
+    bound: bool  # it has a started device
+
+    def __repr__(self) -> str:
+        return f"<Account {self.id}>"
+
+
+class Bound(Struct):
+    """A device that was bound to a connection, and where its queue stands."""
+
+    actor: Actor
+    acked: int
+    last: int
+    first: int
+    queued: int
+    epoch: str
+    show_presence: bool
+    read_receipts: bool
+    signed_out: int = 0  # another device that had to make room
+
+
+# --- results as they go out -------------------------------------------------------------------
+
+
+class UserOut(Struct, rename="camel"):
+    """A user as the caller may see them."""
+
+    id: str
+    username: str = ""
+    phone: str = ""
+    avatar: str = ""
+    desc: str = ""
+    sex: int = 0
+    alias: str = ""
+    friends: int = 0
+    is_friend: bool = False
+    modify_at: str = ""
+
+
+class AccountOut(Struct, rename="camel"):
+    """An account as the caller may see it; `account` is the phone where that may be seen."""
+
+    user: UserOut
+    account: str = ""
+    is_bind: bool = False
+    privacy: "PrivacyOut | UnsetType" = UNSET
+
+
+class PrivacyOut(Struct, rename="camel"):
+    """What one has chosen with `set_privacy`; shown to oneself only."""
+
+    find_by_phone: bool
+    show_presence: bool
+    read_receipts: bool
+
+
+class DeviceOut(Struct, rename="camel"):
+    """A device as its owner may see it; never its pushId."""
+
+    device_id: str
+    name: str
+    last_seen: str
+    online: bool
+    current: bool
+
+
+class RequestOut(Struct, rename="camel"):
+    """A friend request that waits for the caller."""
+
+    user: UserOut
+    description: str
+    date: str
+
+
+class PresenceOut(Struct, rename="camel"):
+    """Whether a friend is online, and when they last were."""
+
+    user_id: str
+    online: bool
+    last_seen: str
+
+
+class StatusOut(Struct, rename="camel"):
+    """How far one's own message has come: when it was stored, and counts."""
+
+    stored: str
+    devices: int
+    delivered: int
+    read: int
+
+
+class WhoAmI(Struct, rename="camel"):
+    """Who the connection is."""
+
+    user_id: str
+    username: str
+    device_id: str
+    connection: str
+
+
+class TextOut(Struct):
+    """A text, repeated."""
+
+    text: str
+
+
+class HelpOut(Struct):
+    """One command: its fields with their types, and what it needs."""
+
+    cmd: str
+    fields: dict[str, str]
+    needs: str
+
+
+class Empty(Struct):
+    """A result without content."""
+
+
+Kind = Literal["object", "list"]

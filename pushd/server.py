@@ -1,0 +1,272 @@
+"""The composition root: store, hub and commands wired together, listeners, signals, shutdown.
+
+Shutting down goes in stages: no new connections and 5030 to new work; what was handed in is
+committed and answered and outboxes are written, as far as peers take them; every connection gets
+its last frame; the store is closed. Peers that hang are cut when the time is up.
+"""
+
+import asyncio
+import errno
+import gc
+import os
+import resource
+import secrets
+import signal
+import socket
+import sqlite3
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from . import __version__, handlers
+from .clock import Clock, Dates
+from .commands import Context
+from .config import Config, parse_address
+from .connection import Connection
+from .errors import StoreError, StoreFailed
+from .hub import Hub
+from .limits import Budget, Penalties
+from .passwords import Hasher
+from .service import Service
+from .store import Store
+
+log = structlog.get_logger("pushd.server")
+
+HOUR, MINUTE = 3600.0, 60.0
+# How often old things are removed, and how many rows at a time.
+MAINTENANCE = HOUR
+MAINTENANCE_ROWS = 1000
+DAY_MS = 86_400_000
+# Descriptors that stay for the store when clients take all they can get.
+RESERVED_FILES = 64
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text says which and why."""
+
+
+class Server:
+    """One running server; `run` returns its exit code."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or Clock()
+        self.addresses: list[str] = []  # what is listened on, with real ports
+        self.service: Service
+        self._stop: asyncio.Event
+        self._stops = 0  # how many signals asked to stop
+        self._listeners: list[asyncio.Server] = []
+
+    async def run(
+        self, *, ready: Callable[[list[str]], None] = lambda addresses: None, signals: bool = True
+    ) -> int:
+        """Serve until a signal or `stop`; gives the exit code.
+
+        Raises StoreError when the store cannot be opened, ListenError for an address.
+        """
+        self._stop = asyncio.Event()
+        store = await Store.open(self.config, self.clock)
+        hasher = Hasher(
+            self.config.auth.bcrypt_cost,
+            self.config.auth.bcrypt_threads,
+            self.config.auth.bcrypt_waiting,
+        )
+        try:
+            return await self._serve(store, hasher, ready, signals)
+        finally:
+            hasher.close()
+            await store.close()
+
+    def stop(self) -> None:
+        """Ask the server to shut down; idempotent."""
+        self._stop.set()
+
+    async def _serve(
+        self, store: Store, hasher: Hasher, ready: Callable[[list[str]], None], signals: bool
+    ) -> int:
+        loop = asyncio.get_running_loop()
+        ctx = self._context(store, hasher)
+        self.service = service = Service(ctx, loop)
+        writer = store.start(ctx.hub.deliver)
+        await self._listen(loop, service)
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_stop_signal)
+        background = [
+            loop.create_task(_every(1.0, service.sweep)),
+            loop.create_task(self._maintain(store)),
+        ]
+        # What start-up made lives as long as the process: the collector need not look at it.
+        gc.collect()
+        gc.freeze()
+        log.info("ready", listen=self.addresses)
+        ready(self.addresses)
+        stopping = loop.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([stopping, writer], return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                return self._failed(writer)
+            await self._shut_down(service, store)
+            return 0
+        finally:
+            for task in (stopping, *background):
+                task.cancel()
+            for listener in self._listeners:
+                listener.close()
+            for peer in tuple(service.connections):
+                peer.abort()
+
+    def _context(self, store: Store, hasher: Hasher) -> Context:
+        limits = self.config.limits
+        dates = Dates(self.config.server.zone)
+        counts = {
+            "registers": (limits.registers, HOUR),
+            "logins": (limits.logins, HOUR),
+            "wrong_push_ids": (limits.wrong_push_ids, MINUTE),
+            "phone_searches": (limits.phone_searches, HOUR),
+            "searches": (limits.searches, HOUR),
+            "friend_requests": (limits.friend_requests, HOUR),
+            "groups": (limits.groups, HOUR),
+            "files": (limits.files, HOUR),
+        }
+        return Context(
+            store=store,
+            hub=Hub(self.clock, dates),
+            clock=self.clock,
+            dates=dates,
+            config=self.config,
+            hasher=hasher,
+            penalties=Penalties(limits.wrong_passwords, MINUTE, limits.budget_keys),
+            budgets={
+                name: Budget(count, seconds, limits.budget_keys)
+                for name, (count, seconds) in counts.items()
+            },
+            token=lambda: secrets.token_urlsafe(18),
+            table=handlers.table(),
+        )
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
+        backlog = self.config.server.backlog
+        for text in self.config.server.listen:
+            host, port = parse_address(text)
+            try:
+                listener = await loop.create_server(
+                    lambda: Connection(service), host or None, port, backlog=backlog
+                )
+            except OSError as problem:
+                reason = os.strerror(problem.errno) if problem.errno else str(problem)
+                raise ListenError(f"{text}: cannot listen: {reason}") from None
+            self._listeners.append(listener)
+            self.addresses += [_address_of(sock) for sock in listener.sockets]
+
+    async def _shut_down(self, service: Service, store: Store) -> None:
+        """Let what was read be answered, then say goodbye; cut who hangs."""
+        log.info("stopping", connections=len(service.connections))
+        deadline = self.clock.now() + self.config.server.stop_seconds
+        for listener in self._listeners:
+            listener.close()
+        service.refuse_new_work()
+        await _until(lambda: service.finished, self.clock, deadline - 2.0)
+        service.shut_down()
+        await _until(lambda: not service.connections, self.clock, deadline)
+
+    def _failed(self, writer: "asyncio.Task[None]") -> int:
+        problem = writer.exception()
+        if isinstance(problem, StoreFailed):
+            log.critical("the store failed, nothing more is confirmed", problem=str(problem))
+            return 1
+        raise problem or AssertionError("the writer ended by itself")
+
+    def _on_stop_signal(self) -> None:
+        self._stops += 1
+        if self._stops > 1:
+            # Asked a second time: at once. What was confirmed is on the disk.
+            os._exit(1)
+        self.stop()
+
+    async def _maintain(self, store: Store) -> None:
+        """Remove what is too old, in small steps."""
+        queue, limits = self.config.queue, self.config.limits
+        while True:
+            now = self.clock.wall()
+            old_client_ids = now - limits.client_id_days * DAY_MS
+            steps: list[Callable[[], Any]] = [
+                partial(store.messages.expire_queues, now - queue.days * DAY_MS, 10),
+                partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
+                partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
+            ]
+            for step in steps:
+                while await step():
+                    await self.clock.sleep(0.01)
+            await self.clock.sleep(MAINTENANCE)
+
+
+async def _every(seconds: float, function: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        function()
+
+
+async def _until(condition: Callable[[], bool], clock: Clock, deadline: float) -> None:
+    while not condition() and clock.now() < deadline:
+        await clock.sleep(0.01)
+
+
+def _address_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _raise_file_limit(wanted: int) -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = min(hard, max(soft, wanted + RESERVED_FILES))
+    if target > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    return target
+
+
+def main(config: Config, *, ports_file: str | None = None) -> int:
+    """Run a server until a signal; gives the exit code, with one line on stderr when it fails."""
+    files = _raise_file_limit(config.limits.connections)
+    # The writer's thread wins the GIL back sooner beside a busy loop.
+    sys.setswitchinterval(0.0005)
+    log.info(
+        "starting",
+        version=__version__,
+        data=config.server.data,
+        sqlite=sqlite3.sqlite_version,
+        loop=config.server.loop,
+        files=files,
+    )
+
+    def ready(addresses: list[str]) -> None:
+        if ports_file:
+            # Whoever waits for the file never sees half of it.
+            with open(f"{ports_file}.new", "w") as file:
+                file.write("".join(f"{address}\n" for address in addresses))
+            os.replace(f"{ports_file}.new", ports_file)
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
+            code = runner.run(Server(config).run(ready=ready))
+    except (StoreError, ListenError) as problem:
+        log.critical("cannot start", problem=str(problem))
+        return 1
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
+        log.critical("cannot start", problem=str(problem))
+        return 1
+    log.info("stopped", code=code)
+    return code
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop

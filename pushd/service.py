@@ -1,0 +1,197 @@
+"""What all connections of a server share: the context, the flush of a turn, and the sweep.
+
+Connections that have something to write are flushed once at the end of a turn of the loop. Their
+deadlines lie in buckets of a second; a bucket is looked at when its second has come, so an idle
+connection costs nothing until then.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from .commands import Context
+from .errors import Refusal, TooMany
+from .limits import Budget
+from .model import Actor
+from .session import Session
+from .status import Status
+
+
+class Stats:
+    """Plain counters; read by whoever reports."""
+
+    __slots__ = ("accepted", "delivered", "frames", "refusals")
+
+    def __init__(self) -> None:
+        self.frames = 0  # lines that were no blank ones
+        self.accepted = 0  # connections
+        self.delivered = 0  # messages written to devices
+        self.refusals: Counter[int] = Counter()  # replies by status, success left out
+
+    def count(self, status: int) -> None:
+        """Count a reply."""
+        if status != Status.SUCCESS:
+            self.refusals[status] += 1
+
+
+class Peer(Protocol):
+    """A connection, as the service sees it."""
+
+    due: int
+    session: Session
+
+    def flush(self) -> None:
+        """Write what is ready."""
+
+    def check(self, now: float) -> float:
+        """Look at the deadlines."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+    def refuse_new_work(self) -> None:
+        """Answer 5030 to what comes."""
+
+    def shut_down(self) -> None:
+        """Write the last frame and close."""
+
+    @property
+    def finished(self) -> bool:
+        """True when all is answered."""
+
+
+class Service:
+    """The part of a server that its connections use."""
+
+    def __init__(self, ctx: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self.ctx = ctx
+        self.limits = ctx.config.limits
+        self.stats = Stats()
+        self.connections: set[Peer] = set()
+        self._loop = loop
+        self._per_address: Counter[str] = Counter()
+        self._dirty: list[Peer] = []  # to be flushed at the end of this turn
+        self._buckets: dict[int, list[Peer]] = {}  # by the second in which to look
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = 0
+        self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
+        self.draining = False  # no new connections
+
+    @property
+    def saturated(self) -> bool:
+        """True when the store should be handed no more."""
+        return self.ctx.store.writer.saturated
+
+    def now(self) -> float:
+        """Give monotonic seconds."""
+        return self.ctx.clock.now()
+
+    def next_number(self) -> int:
+        """Number a connection, for logs."""
+        self._numbers += 1
+        return self._numbers
+
+    def admit(self, peer: Peer, address: str) -> Refusal | None:
+        """Count a connection; gives why it must go at once, if it must."""
+        self.stats.accepted += 1
+        self.connections.add(peer)
+        self._per_address[address] += 1
+        if self.draining:
+            return Refusal(Status.RESTARTING, retry_after=3)
+        if len(self.connections) > self.limits.connections:
+            return TooMany(30, "too many connections")
+        most = self.limits.connections_per_address
+        if self.limits.per_address and self._per_address[address] > most:
+            return TooMany(30, "too many connections from this address")
+        return None
+
+    def forget(self, peer: Peer) -> None:
+        """Forget a connection that is gone."""
+        self.leave(peer)
+        if peer in self.connections:
+            self.connections.remove(peer)
+            address = peer.session.address
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+
+    def leave(self, peer: Peer) -> None:
+        """End a connection's session; its device was seen until now."""
+        actor: Actor | None = peer.session.actor
+        self.ctx.hub.end(peer.session)
+        if actor is not None and actor.device:
+            self.ctx.store.seen(actor)
+
+    def spend_messages(self, session: Session, count: int) -> None:
+        """Spend the budget of messages, if there is one; raises TooMany."""
+        wait = self._messages.take(session.account, self.now(), count)
+        if wait:
+            raise TooMany(wait)
+
+    async def barrier(self) -> None:
+        """Wait until all that was handed in is committed."""
+        await self.ctx.store.writer.barrier()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task of a connection, kept until it ends."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- the end of a turn ----------------------------------------------------------------
+
+    def flush_soon(self, peer: Peer) -> None:
+        """Flush a connection at the end of this turn."""
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(peer)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for peer in dirty:
+            peer.flush()
+
+    # --- the sweep ------------------------------------------------------------------------
+
+    def schedule(self, peer: Peer, when: float) -> None:
+        """Look at a connection's deadlines then; an earlier look replaces a later one."""
+        second = int(when) + 1
+        if peer.due and peer.due <= second and peer.due > self.now():
+            return
+        peer.due = second
+        self._buckets.setdefault(second, []).append(peer)
+
+    def sweep(self) -> None:
+        """Look at the connections whose second has come."""
+        now = self.now()
+        for second in [second for second in self._buckets if second <= now]:
+            for peer in self._buckets.pop(second):
+                if peer.due != second:
+                    continue
+                peer.due = 0
+                again = peer.check(now)
+                if again:
+                    self.schedule(peer, again)
+
+    def abort_later(self, peer: Peer) -> None:
+        """Cut a closing connection unless it is gone within the time for draining."""
+        self._loop.call_later(self.limits.drain, peer.abort)
+
+    # --- shutting down --------------------------------------------------------------------
+
+    def refuse_new_work(self) -> None:
+        """Have every connection answer what it has read, and take no more."""
+        self.draining = True
+        for peer in tuple(self.connections):
+            peer.refuse_new_work()
+
+    @property
+    def finished(self) -> bool:
+        """True when every connection has answered."""
+        return all(peer.finished for peer in self.connections)
+
+    def shut_down(self) -> None:
+        """Have every connection say its last frame."""
+        for peer in tuple(self.connections):
+            peer.shut_down()

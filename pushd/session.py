@@ -1,0 +1,151 @@
+"""What one connection is to the rest: who is logged in, with which device; no I/O.
+
+    ANONYMOUS --login--> LOGGED_IN --bind--> STARTED
+    ANONYMOUS --bind---> STARTED                        (restart needs no login)
+    LOGGED_IN, STARTED --logout--> ANONYMOUS
+    any --end--> ENDED
+
+An event that the state has no row for raises and changes nothing.
+"""
+
+from enum import Enum, auto
+from typing import Protocol
+
+from .errors import Refusal
+from .model import Actor, Bound
+from .outbox import Outbox
+from .status import Status
+
+
+class State(Enum):
+    """Where a connection stands."""
+
+    ANONYMOUS = auto()
+    LOGGED_IN = auto()
+    STARTED = auto()
+    ENDED = auto()
+
+
+TRANSITIONS: dict[tuple[State, str], State] = {
+    (State.ANONYMOUS, "login"): State.LOGGED_IN,
+    (State.ANONYMOUS, "bind"): State.STARTED,
+    (State.LOGGED_IN, "bind"): State.STARTED,
+    (State.LOGGED_IN, "logout"): State.ANONYMOUS,
+    (State.STARTED, "logout"): State.ANONYMOUS,
+    (State.ANONYMOUS, "end"): State.ENDED,
+    (State.LOGGED_IN, "end"): State.ENDED,
+    (State.STARTED, "end"): State.ENDED,
+}
+
+# What a client may ask for with `accept`.
+ACCEPTS = {"ack": 1, "typing": 2, "presence": 4}
+
+
+class Link(Protocol):
+    """What a session's connection does for the hub; none of it waits."""
+
+    def wake(self) -> None:
+        """Note that the outbox has something to write."""
+
+    def signal(self, data: bytes) -> None:
+        """Write a frame that may be dropped when the peer is slow."""
+
+    def evict(self, data: bytes) -> None:
+        """Write a last frame and close."""
+
+
+class Session:
+    """The identity of one connection; it never shows its pushId."""
+
+    __slots__ = (
+        "accepts",
+        "actor",
+        "address",
+        "heartbeat",
+        "link",
+        "number",
+        "outbox",
+        "push_id",
+        "read_receipts",
+        "show_presence",
+        "state",
+        "watching",
+    )
+
+    def __init__(self, number: int, address: str, link: Link, heartbeat: int) -> None:
+        self.number = number  # names the connection in logs
+        self.address = address  # of the peer, for budgets
+        self.link = link
+        self.state = State.ANONYMOUS
+        self.actor: Actor | None = None  # the login, None without one
+        self.push_id = ""  # the secret of the device, "" without one
+        self.outbox: Outbox | None = None  # the device's window, None without one
+        self.heartbeat = heartbeat  # seconds the client keeps
+        self.accepts = 0  # bits of ACCEPTS
+        self.show_presence = True  # as the account has chosen
+        self.read_receipts = True  # as the account has chosen
+        self.watching: tuple[int, ...] = ()  # accounts whose presence it is told
+
+    def __repr__(self) -> str:
+        who = self.actor.account if self.actor else "-"
+        return f"<Session {self.number} {self.state.name} user={who}>"
+
+    @property
+    def account(self) -> int:
+        """The account that is logged in; 0 without a login."""
+        return self.actor.account if self.actor else 0
+
+    @property
+    def device(self) -> int:
+        """The device that was started; 0 without one."""
+        return self.actor.device if self.actor else 0
+
+    @property
+    def who(self) -> Actor:
+        """The login; raises Refusal 11001 without one, also when it ended meanwhile."""
+        if self.actor is None:
+            raise Refusal(Status.ERROR_NET)
+        return self.actor
+
+    def login(self, actor: Actor) -> None:
+        """Note a login without a device."""
+        self._move("login")
+        self.actor = actor
+
+    def bind(self, bound: Bound, push_id: str, outbox: Outbox) -> None:
+        """Note a started device and its window."""
+        self._move("bind")
+        self.actor = bound.actor
+        self.push_id = push_id
+        self.outbox = outbox
+        self.show_presence = bound.show_presence
+        self.read_receipts = bound.read_receipts
+
+    def logout(self) -> None:
+        """Be as before the login."""
+        self._move("logout")
+        self._forget()
+
+    def end(self) -> None:
+        """Be nobody for ever; a second time changes nothing."""
+        if self.state is not State.ENDED:
+            self._move("end")
+            self._forget()
+
+    def accept(self, wanted: list[str]) -> None:
+        """Note what the client wants to be told; unknown words are ignored."""
+        self.accepts = 0
+        for word in wanted:
+            self.accepts |= ACCEPTS.get(word, 0)
+
+    def _forget(self) -> None:
+        self.actor = None
+        self.push_id = ""
+        self.outbox = None
+        self.accepts = 0
+
+    def _move(self, event: str) -> None:
+        state = TRANSITIONS.get((self.state, event))
+        if state is None:
+            raise AssertionError(f"{event} in state {self.state.name}")
+        self.state = state

@@ -1,0 +1,169 @@
+"""The store: what people confirm to each other lives here, and nowhere else.
+
+    engine    the file, its lock, migrations, and the threads that talk to it
+    journal   the write side in its thread: operations in commit order, caches, batches
+    writer    group commit on the loop: batches in, outcomes out
+    posting   message lists: rights, repeats, queues
+    noun      how functions on a connection become verbs
+    accounts, devices, friends, messages    the verbs
+
+The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
+"""
+
+import asyncio
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from ..clock import Clock, Dates
+from ..config import Config
+from ..errors import StoreFailed, StoreRefused
+from ..model import Actor
+from .accounts import Accounts
+from .devices import Devices
+from .engine import FILE, Lock, Worker, open_reader, open_writer
+from .friends import Friends
+from .journal import Journal
+from .messages import Messages
+from .reserve import Reserve
+from .writer import Deliver, Post, Verb, Writer
+
+
+class Store:
+    """An open store; make one with `Store.open`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        lock: Lock,
+        writer: Writer,
+        workers: tuple[Worker, ...],
+        nouns: tuple[Accounts, Devices, Friends, Messages],
+    ) -> None:
+        self.folder = folder
+        self.accounts, self.devices, self.friends, self.messages = nouns
+        self.writer = writer
+        self._lock = lock
+        self._workers = workers  # the writer's connection first
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, config: Config, clock: Clock) -> "Store":
+        """Open the store of a data folder, made if there is none.
+
+        Raises StoreRefused in one line: locked by another server, newer, or not a store.
+        """
+        folder = Path(config.server.data)
+        lock = _lock(folder)
+        workers: list[Worker] = []
+        try:
+            return await cls._open(folder, lock, workers, config, clock)
+        except BaseException:
+            for worker in workers:
+                await worker.close()
+            lock.release()
+            raise
+
+    @classmethod
+    async def _open(
+        cls, folder: Path, lock: Lock, workers: list[Worker], config: Config, clock: Clock
+    ) -> "Store":
+        settings = config.store
+        workers.append(await open_writer(folder, checkpoint_pages=settings.checkpoint_pages))
+        for _ in range(settings.readers):
+            workers.append(await open_reader(folder, {}))
+        dates = Dates(config.server.zone)
+        reserve = Reserve(folder / "reserve", settings.reserve)
+        reserve.refill()
+        journal = Journal(
+            clock,
+            dates,
+            reserve,
+            queue_limit=config.queue.messages,
+            cache=settings.cache_accounts,
+            pairs=settings.cache_pairs,
+            client_id_days=config.limits.client_id_days,
+            most_friends=config.limits.friends,
+            strangers=config.auth.strangers == "allow",
+        )
+        epoch = await workers[0].run(_prepare, journal)
+        writer = Writer(
+            workers[0],
+            journal,
+            clock,
+            batch_rows=settings.batch_rows,
+            busy_seconds=settings.busy_seconds,
+            queue_limit=config.limits.commit_queue,
+        )
+        parts = (writer, tuple(workers[1:]), clock, dates)
+        nouns = (Accounts(*parts), Devices(*parts), Friends(*parts), Messages(*parts))
+        nouns[1].epoch = epoch
+        nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
+        return cls(folder, lock, writer, tuple(workers), nouns)
+
+    @property
+    def epoch(self) -> str:
+        """The random name of this store's history."""
+        return self.devices.epoch
+
+    def start(self, deliver: Deliver) -> "asyncio.Task[None]":
+        """Start committing; the task ends with StoreFailed when the store cannot be trusted."""
+        self.writer.deliver = deliver
+        self._task = asyncio.get_running_loop().create_task(self.writer.run(), name="writer")
+        return self._task
+
+    def post(self, operation: Post) -> None:
+        """Hand in message lists; the operation tells its outcome."""
+        self.writer.submit(operation)
+
+    def ack(self, actor: Actor, seq: int, message: int) -> None:
+        """Note what a device has acked; committed with the next batch."""
+        self.writer.ack(actor.device, seq, message)
+
+    def seen(self, actor: Actor) -> None:
+        """Note that a device was connected until now; nobody waits for it."""
+        noun = self.devices
+
+        def change(journal: Journal) -> None:
+            noun.note_seen(journal, actor.account, actor.device)
+
+        verb = Verb(change, grows=False)
+        # When it cannot be noted, the time of the last connection stays.
+        verb.future.add_done_callback(asyncio.Future.exception)
+        self.writer.submit(verb)
+
+    async def close(self) -> None:
+        """Commit what waits and close; a store that failed is only closed."""
+        self.writer.stop()
+        try:
+            if self._task is not None:
+                await asyncio.wait([self._task])
+                failed = self._task.exception()
+                if failed is not None and not isinstance(failed, StoreFailed):
+                    raise failed
+        finally:
+            for worker in reversed(self._workers):
+                await worker.close()
+            self._lock.release()
+
+
+def _lock(folder: Path) -> Lock:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Lock(folder)
+    except OSError as problem:
+        raise StoreRefused(f"{folder}: cannot be used: {problem.strerror}") from None
+
+
+def _prepare(db: sqlite3.Connection, journal: Journal) -> str:
+    """Let the journal take over, and give the epoch, made when the store is new."""
+    journal.open(db)
+    found: Any = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    if found is None:
+        found = (secrets.token_urlsafe(9),)
+        db.execute("INSERT INTO meta VALUES ('epoch', ?)", found)
+    return str(found[0])
+
+
+__all__ = ["FILE", "Post", "Store"]

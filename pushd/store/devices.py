@@ -1,0 +1,204 @@
+"""Devices: the secret names of queues, and what becomes of a queue when its device dies."""
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from ..errors import Refusal
+from ..model import Actor, Bound
+from ..status import Status
+from .journal import Journal, Queue
+from .noun import Noun, reads, writes
+
+
+class Devices(Noun):
+    """The verbs of devices; tokens are the SHA-256 of pushIds."""
+
+    epoch = ""  # the random name of the store's history
+
+    async def create(
+        self,
+        actor: Actor,
+        token: bytes,
+        name: str,
+        *,
+        most: int,
+        online: Collection[int],
+        then: Callable[[Bound], None],
+    ) -> Bound:
+        """Make a device for a login; the first one of an account takes over what waits.
+
+        Beyond `most` the one longest offline is signed out; raises Refusal 4006 when all of them
+        are online. `then` runs on the loop in commit order.
+        """
+
+        def change(journal: Journal) -> Bound:
+            dropped = _make_room(journal, actor.account, most, online)
+            device = _insert(journal, actor.account, token, name)
+            bound = _bound(journal, device, actor.generation, self.epoch)
+            bound.signed_out = dropped
+            return bound
+
+        return await self.writer.call(change, actor=actor, then=then)
+
+    async def bind(
+        self,
+        token: bytes,
+        actor: Actor | None,
+        name: str,
+        *,
+        oldest: int,
+        then: Callable[[Bound], None],
+    ) -> Bound:
+        """Take a device up again; `actor` is the login it must belong to, if there is one.
+
+        Raises Refusal 11001 for a device that is unknown, dead, unseen since `oldest` (ms), or
+        somebody else's. `then` runs on the loop in commit order.
+        """
+
+        def change(journal: Journal) -> Bound:
+            query = (
+                "SELECT d.id, d.account, a.generation FROM device d JOIN account a"
+                " ON a.id = d.account WHERE d.token = ? AND d.last_seen >= ? AND NOT a.disabled"
+            )
+            found = journal.db.execute(query, (token, oldest)).fetchone()
+            if found is None or (actor is not None and actor.account != found[1]):
+                raise Refusal(Status.ERROR_NET, "this pushId is not known", field="pushId")
+            update = "UPDATE device SET last_seen = ?1, name = iif(?2 = '', name, ?2) WHERE id = ?3"
+            journal.db.execute(update, (journal.now, name, found[0]))
+            return _bound(journal, found[0], found[2], self.epoch)
+
+        return await self.writer.call(change, actor=actor, grows=False, then=then)
+
+    @writes(grows=False)
+    def logout(self, journal: Journal, actor: Actor) -> None:
+        """End the device of a login, and its queue with it."""
+        if actor.device:
+            drop_devices(journal, actor.account, [actor.device], quietly=True)
+
+    @writes(grows=False)
+    def sign_out(self, journal: Journal, actor: Actor, device: int) -> None:
+        """End another device of the caller's; raises Refusal 4005 if it is not theirs."""
+        query = "SELECT 1 FROM device WHERE id = ? AND account = ? AND token IS NOT NULL"
+        if not journal.db.execute(query, (device, actor.account)).fetchone():
+            raise Refusal(Status.NOT_FOUND, "no such device", field="deviceId")
+        drop_devices(journal, actor.account, [device])
+
+    def note_seen(self, journal: Journal, account: int, device: int) -> None:
+        """Note that a device was connected until now; runs in the writer's thread."""
+        update = "UPDATE device SET last_seen = ? WHERE id = ?"
+        journal.db.execute(update, (journal.now, device))
+        update = "UPDATE account SET last_seen = ? WHERE id = ?"
+        journal.db.execute(update, (journal.now, account))
+
+    @reads()
+    def of(self, db: sqlite3.Connection, account: int) -> list[tuple[int, str, int]]:
+        """List the devices of an account: number, name, and when they were last seen (ms)."""
+        query = "SELECT id, name, last_seen FROM device WHERE account = ? AND token IS NOT NULL"
+        return db.execute(f"{query} ORDER BY id", (account,)).fetchall()
+
+    @writes(grows=False)
+    def drop_unseen(self, journal: Journal, oldest: int, most: int) -> int:
+        """End devices that were not connected since then; gives how many."""
+        query = "SELECT id, account FROM device WHERE token IS NOT NULL AND last_seen < ? LIMIT ?"
+        rows = journal.db.execute(query, (oldest, most)).fetchall()
+        for device, account in rows:
+            drop_devices(journal, account, [device])
+        return len(rows)
+
+
+def drop_devices(
+    journal: Journal, account: int, devices: Iterable[int], *, quietly: bool = False
+) -> None:
+    """End devices; what the last one had not acked waits for the account's next first one."""
+    for device in devices:
+        journal.flush()
+        box = journal.mailbox(account)
+        queue = journal.queue(device)
+        if box is not None and queue is not None and list(box.devices) == [device]:
+            move_queue(journal, queue, box.line)
+        journal.forget_account(account)
+        for table in ("queue", "gap", "gap_chat", "position"):
+            journal.db.execute(f"DELETE FROM {table} WHERE device = ?", (device,))
+        journal.db.execute("DELETE FROM device WHERE id = ?", (device,))
+        if not quietly:
+            journal.signals.append(("signed_out", device))
+
+
+def move_queue(journal: Journal, source: Queue, target: Queue) -> int:
+    """Append what waits in one queue to another, with seqs of its own; gives the lowest msgId."""
+    db = journal.db
+    query = "SELECT seq, message FROM queue WHERE device = ? AND seq > ? ORDER BY seq"
+    rows = db.execute(query, (source.device, source.acked)).fetchall()
+    base = target.last
+    db.execute(
+        "INSERT INTO queue SELECT ?1, ?2 + row_number() OVER (ORDER BY seq), message FROM queue"
+        " WHERE device = ?3 AND seq > ?4",
+        (target.device, base, source.device, source.acked),
+    )
+    numbers = {row[0]: base + count for count, row in enumerate(rows, start=1)}
+    gaps = "SELECT seq FROM gap WHERE device = ? AND seq > ?"
+    for (seq,) in db.execute(gaps, (source.device, source.acked)).fetchall():
+        moved: tuple[Any, ...] = (target.device, numbers[seq], source.device, seq)
+        db.execute(
+            "UPDATE gap SET device = ?1, seq = ?2, seq_from = ?2 WHERE device = ?3 AND seq = ?4",
+            moved,
+        )
+        db.execute(
+            "UPDATE gap_chat SET device = ?1, seq = ?2 WHERE device = ?3 AND seq = ?4", moved
+        )
+    db.execute("DELETE FROM queue WHERE device = ?", (source.device,))
+    target.last = base + len(rows)
+    source.acked = source.last
+    journal.touch(target)
+    journal.touch(source)
+    return rows[0][1] if rows else journal.next_id
+
+
+def _make_room(journal: Journal, account: int, most: int, online: Collection[int]) -> int:
+    query = "SELECT id FROM device WHERE account = ? AND token IS NOT NULL ORDER BY last_seen, id"
+    devices = [row[0] for row in journal.db.execute(query, (account,))]
+    if len(devices) < most:
+        return 0
+    for device in devices:
+        if device not in online:
+            drop_devices(journal, account, [device])
+            return int(device)
+    raise Refusal(Status.LIMIT_REACHED, f"an account has at most {most} devices")
+
+
+def _insert(journal: Journal, account: int, token: bytes, name: str) -> int:
+    box = journal.mailbox(account)
+    assert box is not None, "the login was valid a moment ago"
+    first = not box.devices
+    device: int = journal.db.execute(
+        "INSERT INTO device (account, token, name, created, last_seen, since)"
+        " VALUES (?1, ?2, ?3, ?4, ?4, ?5) RETURNING id",
+        (account, token, name, journal.now, journal.next_id - 1),
+    ).fetchone()[0]
+    journal.db.execute("INSERT INTO position (device) VALUES (?)", (device,))
+    if first:
+        fresh = Queue(device, account, False, 0, (0, 0, 0))
+        lowest = move_queue(journal, box.line, fresh)
+        since = "UPDATE device SET since = ? WHERE id = ?"
+        journal.db.execute(since, (min(lowest, journal.next_id) - 1, device))
+        journal.save_positions()
+    journal.forget_account(account)
+    return device
+
+
+def _bound(journal: Journal, device: int, generation: int, epoch: str) -> Bound:
+    queue = journal.queue(device)
+    assert queue is not None, "the device was there a moment ago"
+    query = "SELECT show_presence, read_receipts FROM account WHERE id = ?"
+    flags = journal.db.execute(query, (queue.account,)).fetchone()
+    return Bound(
+        Actor(queue.account, device, generation),
+        queue.acked,
+        queue.last,
+        queue.acked + 1 if queue.depth else 0,
+        queue.depth,
+        epoch,
+        bool(flags[0]),
+        bool(flags[1]),
+    )

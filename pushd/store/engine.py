@@ -1,0 +1,157 @@
+"""The database file: opening, migrating, and the threads that talk to it.
+
+Exactly one connection writes and checkpoints (SQLite before 3.51.3 can lose commits when two do);
+the others are read-only. Each connection lives in a thread of its own, kept by aiosqlite; `run`
+takes a whole function there in one hop, since a hop a statement would cost more than SQLite does.
+A lock on `pushd.lock` keeps a second server off the folder.
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+from ..errors import StoreRefused
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FILE = "pushd.db"
+LOCK = "pushd.lock"
+
+# aiosqlite logs statements with their parameters at DEBUG: contents and hashes.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+
+
+class Worker(aiosqlite.Connection):
+    """A connection and its thread; functions run there one after the other."""
+
+    async def run(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, P], R],
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> R:
+        """Run a function on the connection, in its thread; cancelling does not stop it."""
+        # aiosqlite has no public way to run several statements in one hop.
+        result: R = await self._execute(  # type: ignore[no-untyped-call]
+            function, self._conn, *args, **kw
+        )
+        return result
+
+
+class Lock:
+    """The lock of a data folder; held until `release`, and by the process at most."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise StoreRefused(f"{folder}: another pushd uses this folder") from None
+
+    def release(self) -> None:
+        """Let another server have the folder."""
+        os.close(self._file)
+
+
+async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
+    """Open and migrate the database; raises StoreRefused in one line."""
+
+    def connector() -> sqlite3.Connection:
+        db = sqlite3.connect(
+            folder / FILE, isolation_level=None, cached_statements=512, check_same_thread=False
+        )
+        try:
+            db.execute("PRAGMA busy_timeout=1000")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA foreign_keys=ON")
+            db.execute("PRAGMA cell_size_check=ON")
+            db.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
+            db.execute("PRAGMA journal_size_limit=67108864")
+            db.execute("PRAGMA cache_size=-65536")
+            db.execute("PRAGMA temp_store=MEMORY")
+            migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    return await _open(connector, folder / FILE)
+
+
+async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) -> Worker:
+    """Open a read-only connection beside the writer."""
+
+    def connector() -> sqlite3.Connection:
+        uri = f"{(folder / FILE).absolute().as_uri()}?mode=ro"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA query_only=ON")
+        db.execute("PRAGMA busy_timeout=5000")
+        for name, function in functions.items():
+            db.create_function(name, 1, function, deterministic=True)
+        return db
+
+    return await _open(connector, folder / FILE)
+
+
+async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Worker:
+    try:
+        worker = Worker(connector, iter_chunk_size=64)
+        await worker
+        return worker
+    except sqlite3.Error as problem:
+        raise StoreRefused(f"{path}: cannot be opened: {problem}") from None
+
+
+def migrations() -> list[str]:
+    """Give the migration scripts, the first one for version 1."""
+    folder = resources.files("pushd") / "schema"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    for number, name in enumerate(names, start=1):
+        assert name.startswith(f"{number:04}_"), f"the migrations have a hole before {name}"
+    return [(folder / name).read_text() for name in names]
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema to the newest version, each step in one transaction.
+
+    Raises StoreRefused for a schema newer than this program.
+    """
+    scripts = migrations()
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(scripts):
+        raise StoreRefused(
+            f"the store has schema {version}, this pushd knows {len(scripts)}: install a newer one"
+        )
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _statements(script):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={number}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script into statements, for `executescript` would commit the transaction."""
+    statements: list[str] = []
+    text = ""
+    for line in script.splitlines(keepends=True):
+        text += line
+        if sqlite3.complete_statement(text):
+            statements.append(text)
+            text = ""
+    assert not text.strip() or text.strip().startswith("--"), "a statement is not ended"
+    return statements

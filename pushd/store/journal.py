@@ -1,0 +1,646 @@
+"""The write side of the store, as its one thread sees it: operations in commit order.
+
+A batch of operations is one transaction. Each operation is applied in turn, so the decisive check
+of every right is made here, at one point in commit order: whatever a `block` or `sign_out` forbids
+is refused from the next operation on. Rows of messages and queues are gathered and written with
+few statements before the commit, or before an operation that reads them.
+
+The caches (mailboxes, pairs, chats) mirror the database and belong to this thread. Any rollback
+empties them, so they can never be ahead of the disk.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from ..clock import Clock, Dates
+from ..encoding import encode
+from ..errors import Refusal, StoreFailed
+from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
+from ..names import fold
+from ..status import Status
+from .reserve import Reserve
+from .rows import insert_rows
+
+MESSAGE_HEAD = "INSERT INTO message (id, chat, sender, created, body, text, client_id, expires)"
+QUEUE_HEAD = "INSERT INTO queue (device, seq, message)"
+POSITION_HEAD = "INSERT INTO position (device, last, acked, message)"
+POSITION_TAIL = (
+    "ON CONFLICT (device) DO UPDATE SET"
+    " last = excluded.last, acked = excluded.acked, message = excluded.message"
+)
+# Acked rows are removed in ranges of at least this many.
+DELETE_RANGE = 256
+# Chats that a gap names; the client reads all of them when there are more.
+GAP_CHATS = 101
+
+
+class Busy(Exception):
+    """Another program holds the database; the batch may be tried again."""
+
+
+class Queue:
+    """Where the queue of one device stands, or the line of an account without a device."""
+
+    __slots__ = (
+        "account",
+        "acked",
+        "deleted",
+        "device",
+        "gap",
+        "gap_chats",
+        "holes",
+        "last",
+        "message",
+        "since",
+        "waiting",
+    )
+
+    def __init__(
+        self, device: int, account: int, waiting: bool, since: int, position: tuple[int, int, int]
+    ) -> None:
+        self.device = device
+        self.account = account
+        self.waiting = waiting  # it is the line, not a device
+        self.since = since  # the newest msgId when it was created
+        self.last, self.acked, self.message = position  # as in the table `position`
+        self.deleted = 0  # rows up to this seq are removed
+        self.holes = 0  # seqs above `acked` that have no row of their own
+        self.gap = 0  # the seq of the open gap, 0 when there is none
+        self.gap_chats: set[int] = set()  # the chats that it names already
+
+    @property
+    def depth(self) -> int:
+        """How many rows wait."""
+        return self.last - self.acked - self.holes
+
+
+class Mailbox:
+    """An account as the writer sees it: whether it may act, and its queues."""
+
+    __slots__ = ("account", "devices", "disabled", "generation", "line")
+
+    def __init__(self, account: int, generation: int, disabled: bool, line: Queue) -> None:
+        self.account = account
+        self.generation = generation  # logins without a device of another one are revoked
+        self.disabled = disabled
+        self.devices: dict[int, Queue] = {}
+        self.line = line  # where messages wait while there is no device
+
+    @property
+    def queues(self) -> Iterable[Queue]:
+        """The queues that messages for this account go to."""
+        return self.devices.values() or (self.line,)
+
+
+class Route:
+    """What holds between a sender and the one they write to; kept until a verb changes it."""
+
+    __slots__ = ("blocked", "chat", "friends", "key", "to")
+
+    def __init__(self, chat: int, key: str, to: int, friends: bool, blocked: bool) -> None:
+        self.chat = chat  # 0 until the pair has a chat
+        self.key = key  # the chatId
+        self.to = to
+        self.friends = friends
+        self.blocked = blocked  # the one written to blocks the sender
+
+
+class Operation(Protocol):
+    """What the writer commits; `apply` runs in its thread, `finish` on the loop after the sync."""
+
+    grows: bool  # it needs space, so it is refused while the disk is full
+    weight: int  # messages, for the bound of a batch
+    deliveries: list[Delivery]
+    signals: list[Any]
+    error: BaseException | None
+
+    def apply(self, journal: "Journal") -> None:
+        """Check and change the store; raise nothing but what ends the whole batch."""
+
+    def finish(self) -> None:
+        """Tell whoever waits."""
+
+
+class Journal:
+    """Apply batches of operations to the database; used by the writer's thread alone."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        dates: Dates,
+        reserve: Reserve,
+        *,
+        queue_limit: int,
+        cache: int,
+        pairs: int,
+        client_id_days: int,
+        most_friends: int,
+        strangers: bool,
+    ) -> None:
+        self.clock = clock
+        self.dates = dates
+        self.queue_limit = queue_limit  # messages a queue holds
+        self.client_id_ms = client_id_days * 86_400_000
+        self.most_friends = most_friends  # friends, and requests that wait, of one account
+        self.strangers = strangers  # whether people who are no friends may write
+        self.now = 0  # when the batch began, in ms
+        self.next_id = 1  # the next msgId
+        self.reserve = reserve
+        self.db: sqlite3.Connection = None  # type: ignore[assignment]  # set by `open`
+        self._cache = cache  # most mailboxes and chats kept
+        self._pairs = pairs  # most routes kept
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._queues: dict[int, Queue] = {}
+        self._routes: dict[tuple[int, int], Route] = {}
+        self._chats: dict[str, int] = {}
+        self._message_rows: list[Any] = []
+        self._queue_rows: list[Any] = []
+        self._dirty: dict[int, Queue] = {}  # queues whose position changed in this batch
+        self._known: dict[tuple[int, str], tuple[int, str]] = {}  # clientIds: msgId, body
+        self._owed: dict[int, tuple[int, int]] = {}  # acks that could not be written yet
+        self._id_given = False  # a msgId was given that stands in no message row
+        self.deliveries: list[Delivery] = []  # of the operation being applied
+        self.signals: list[Any] = []  # of the operation being applied
+
+    def open(self, db: sqlite3.Connection) -> None:
+        """Take the connection over and find where msgIds stand."""
+        self.db = db
+        highest = "SELECT max(coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT CAST("
+        highest += "value AS INTEGER) FROM meta WHERE key = 'msg_id'), 0))"
+        self.next_id = db.execute(highest).fetchone()[0] + 1
+
+    # --- batches --------------------------------------------------------------------------
+
+    def commit(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> None:
+        """Commit a batch with one sync; each operation carries its own outcome afterwards.
+
+        Raises Busy if nothing was done because another program holds the database, and
+        StoreFailed if a write or sync failed: then nothing of the batch may be confirmed.
+        """
+        for device, (seq, message) in self._owed.items():
+            known = acks.get(device, (0, 0))
+            acks[device] = (max(seq, known[0]), max(message, known[1]))
+        self._owed = {}
+        if self.reserve.spent and not self.reserve.refill():
+            self._commit_small(acks, operations)
+            return
+        try:
+            self._transact(acks, operations)
+        except sqlite3.Error as problem:
+            self._roll_back()
+            kind = failure_kind(problem)
+            if kind == "full":
+                self.reserve.spend()
+                self._commit_small(acks, operations)
+            elif kind == "busy":
+                raise Busy from problem
+            elif kind == "failed":
+                raise StoreFailed(f"the store failed: {problem}") from problem
+            else:
+                self._commit_singly(acks, operations)
+        except Exception:
+            self._roll_back()
+            self._commit_singly(acks, operations)
+
+    def _commit_small(
+        self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]
+    ) -> None:
+        """Commit what the reserve is for; refuse what needs space with 4007."""
+        small = [operation for operation in operations if not operation.grows]
+        for operation in operations:
+            if operation.grows:
+                operation.error = Refusal(Status.DISK_FULL)
+        self._commit_singly(acks, small)
+
+    def _commit_singly(
+        self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]
+    ) -> None:
+        """Commit each operation on its own, so that only the bad one fails."""
+        if acks and self._commit_one(acks, ()) is not None:
+            self._owed = acks
+        for operation in operations:
+            operation.error = self._commit_one({}, (operation,)) or operation.error
+
+    def _commit_one(
+        self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]
+    ) -> BaseException | None:
+        try:
+            self._transact(acks, operations)
+        except sqlite3.Error as problem:
+            self._roll_back()
+            kind = failure_kind(problem)
+            if kind == "full":
+                self.reserve.spend()
+                return Refusal(Status.DISK_FULL)
+            if kind == "busy":
+                return Refusal(Status.RESTARTING, "the store is busy", retry_after=3)
+            if kind == "failed":
+                raise StoreFailed(f"the store failed: {problem}") from problem
+            return problem
+        except Exception as problem:
+            self._roll_back()
+            return problem
+        return None
+
+    def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+        self.now = self.clock.wall()
+        for device, (seq, message) in acks.items():
+            self._ack(device, seq, message)
+        self._look_up_client_ids(operations)
+        for operation in operations:
+            operation.error = None
+            self.deliveries = operation.deliveries = []
+            self.signals = operation.signals = []
+            operation.apply(self)
+        self.flush()
+        self.save_positions()
+        self.db.execute("COMMIT")
+        self._trim()
+
+    def _roll_back(self) -> None:
+        """Undo the transaction and forget everything that was learnt in it."""
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+        for cache in (self._mailboxes, self._queues, self._routes, self._chats, self._dirty):
+            cache.clear()
+        self._known.clear()
+        self._message_rows.clear()
+        self._queue_rows.clear()
+
+    def _trim(self) -> None:
+        """Keep the caches within their bounds; between batches, for queues are changed in them."""
+        self._dirty.clear()
+        self._known.clear()
+        while len(self._mailboxes) > self._cache:
+            self.forget_account(next(iter(self._mailboxes)))
+        while len(self._routes) > self._pairs:
+            del self._routes[next(iter(self._routes))]
+        while len(self._chats) > self._pairs:
+            del self._chats[next(iter(self._chats))]
+
+    def flush(self) -> None:
+        """Write the gathered rows, so that statements see them."""
+        if self._message_rows:
+            insert_rows(self.db, MESSAGE_HEAD, 8, self._message_rows)
+            self._message_rows = []
+        if self._queue_rows:
+            insert_rows(self.db, QUEUE_HEAD, 3, self._queue_rows)
+            self._queue_rows = []
+
+    def save_positions(self) -> None:
+        """Write where the queues stand that changed in this batch."""
+        rows: list[int] = []
+        for queue in self._dirty.values():
+            rows += (queue.device, queue.last, queue.acked, queue.message)
+        insert_rows(self.db, POSITION_HEAD, 4, rows, POSITION_TAIL)
+        if self._id_given:
+            self.keep_next_id()
+
+    def keep_next_id(self) -> None:
+        """Store where msgIds stand, for ids that stand in no message row."""
+        upsert = "INSERT INTO meta VALUES ('msg_id', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1"
+        self.db.execute(upsert, (str(self.next_id - 1),))
+        self._id_given = False
+
+    # --- caches ---------------------------------------------------------------------------
+
+    def mailbox(self, account: int) -> Mailbox | None:
+        """Give the mailbox of an account; None for a user that does not exist."""
+        box = self._mailboxes.get(account)
+        return box if box is not None else self._load_mailbox(account)
+
+    def _load_mailbox(self, account: int) -> Mailbox | None:
+        query = "SELECT generation, disabled FROM account WHERE id = ? AND phone IS NOT NULL"
+        found = self.db.execute(query, (account,)).fetchone()
+        if found is None:
+            return None
+        rows = self.db.execute(
+            "SELECT d.id, d.token IS NULL, d.since, p.last, p.acked, p.message"
+            " FROM device d JOIN position p ON p.device = d.id WHERE d.account = ?1 ORDER BY d.id",
+            (account,),
+        ).fetchall()
+        queues = [Queue(row[0], account, bool(row[1]), row[2], row[3:6]) for row in rows]
+        for queue in queues:
+            self._load_gaps(queue)
+            self._queues[queue.device] = queue
+        line = next(queue for queue in queues if queue.waiting)
+        box = Mailbox(account, found[0], bool(found[1]), line)
+        box.devices = {queue.device: queue for queue in queues if not queue.waiting}
+        self._mailboxes[account] = box
+        return box
+
+    def _load_gaps(self, queue: Queue) -> None:
+        queue.deleted = queue.acked
+        rows = self.db.execute(
+            "SELECT seq, seq - max(seq_from, ?2 + 1), open FROM gap WHERE device = ?1 AND seq > ?2",
+            (queue.device, queue.acked),
+        ).fetchall()
+        queue.holes = sum(row[1] for row in rows)
+        queue.gap = max((row[0] for row in rows if row[2]), default=0)
+        if queue.gap:
+            query = "SELECT chat FROM gap_chat WHERE device = ? AND seq = ?"
+            found = self.db.execute(query, (queue.device, queue.gap))
+            queue.gap_chats = {row[0] for row in found}
+
+    def queue(self, device: int) -> Queue | None:
+        """Give the queue of a device; None when the device is gone."""
+        known = self._queues.get(device)
+        if known is not None:
+            return known
+        query = "SELECT account FROM device WHERE id = ?"
+        found = self.db.execute(query, (device,)).fetchone()
+        if found is None or self.mailbox(found[0]) is None:
+            return None
+        return self._queues.get(device)
+
+    def forget_account(self, account: int) -> None:
+        """Forget what is cached of an account whose devices or rights change."""
+        box = self._mailboxes.pop(account, None)
+        if box is None:
+            return
+        queues = (box.line, *box.devices.values())
+        if any(queue.device in self._dirty for queue in queues):
+            self.save_positions()
+        for queue in queues:
+            self._queues.pop(queue.device, None)
+            self._dirty.pop(queue.device, None)
+
+    def forget_pair(self, one: int, other: int) -> None:
+        """Forget what is cached between two people, both ways."""
+        self._routes.pop((one, other), None)
+        self._routes.pop((other, one), None)
+
+    def valid(self, actor: Actor) -> bool:
+        """Tell whether a login still holds: it was not revoked by an earlier operation."""
+        box = self.mailbox(actor.account)
+        if box is None or box.disabled:
+            return False
+        if actor.device:
+            return actor.device in box.devices
+        return actor.generation == box.generation
+
+    def check(self, actor: Actor) -> None:
+        """Refuse a login that was revoked."""
+        if not self.valid(actor):
+            raise Refusal(Status.ERROR_NET)
+
+    def route(self, sender: int, to: int) -> Route | None:
+        """Tell what holds between two people; None if the other does not exist."""
+        route = self._routes.get((sender, to))
+        if route is None and (box := self.mailbox(to)) is not None and not box.disabled:
+            key = pair_key(sender, to)
+            query = (
+                "SELECT EXISTS (SELECT 1 FROM friendship WHERE account = ?1 AND friend = ?2),"
+                " EXISTS (SELECT 1 FROM block WHERE account = ?2 AND blocked = ?1)"
+            )
+            friends, blocked = self.db.execute(query, (sender, to)).fetchone()
+            route = Route(self.find_chat(key), key, to, bool(friends), bool(blocked))
+            self._routes[sender, to] = route
+        return route
+
+    def find_chat(self, key: str) -> int:
+        """Give the number of a chat; 0 while there is none."""
+        chat = self._chats.get(key, 0)
+        if not chat:
+            found = self.db.execute("SELECT id FROM chat WHERE key = ?", (key,)).fetchone()
+            if found is not None:
+                chat = self._chats[key] = found[0]
+        return chat
+
+    def chat(self, key: str, kind: str, members: Iterable[int]) -> int:
+        """Give the number of a chat, made if there is none yet."""
+        chat = self.find_chat(key)
+        if not chat:
+            add = "INSERT INTO chat (key, kind) VALUES (?, ?) RETURNING id"
+            chat = self.db.execute(add, (key, kind)).fetchone()[0]
+            insert_rows(
+                self.db,
+                "INSERT INTO member (chat, account)",
+                2,
+                [value for member in members for value in (chat, member)],
+            )
+            self._chats[key] = chat
+        return chat
+
+    # --- messages -------------------------------------------------------------------------
+
+    def message_id(self) -> int:
+        """Give out the next msgId."""
+        number = self.next_id
+        self.next_id += 1
+        return number
+
+    def store_message(
+        self,
+        chat: int,
+        sender: int,
+        body: str,
+        text: str | None,
+        *,
+        client_id: str | None = None,
+        expire: int = 0,
+    ) -> tuple[int, bytes]:
+        """Gather the row of a new message; returns its msgId and its JSON behind the seq."""
+        number = self.next_id
+        self.next_id += 1
+        now = self.now
+        expires = now + expire * 1000 if expire else None
+        self._message_rows += (number, chat, sender, now, body, text, client_id, expires)
+        return number, rest_of(number, body, self.dates.text(now), now)
+
+    def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
+        """Put a message into a queue, or note in its gap that it is not there."""
+        if queue.last - queue.acked - queue.holes >= self.queue_limit:
+            self._miss(queue, chat, message)
+            return
+        queue.last = seq = queue.last + 1
+        device = queue.device
+        self._queue_rows += (device, seq, message)
+        self._dirty[device] = queue
+        self.deliveries.append((device, seq, message, rest))
+
+    def _miss(self, queue: Queue, chat: int, message: int) -> None:
+        """Let the gap at the end of a full queue speak for a message."""
+        device = queue.device
+        if not queue.gap or queue.gap != queue.last:
+            number = self.message_id()
+            self._id_given = True
+            queue.last = queue.gap = seq = queue.last + 1
+            queue.gap_chats = set()
+            self._queue_rows += (device, seq, number)
+            self._dirty[device] = queue
+            values = (device, seq, seq, number, self.now, 1)
+            self.db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?, ?)", values)
+            self.deliveries.append((device, seq, number, None))
+        if chat in queue.gap_chats or len(queue.gap_chats) >= GAP_CHATS:
+            return
+        queue.gap_chats.add(chat)
+        names = (device, queue.gap, chat, message - 1)
+        self.db.execute("INSERT INTO gap_chat VALUES (?, ?, ?, ?)", names)
+
+    def deliver(
+        self, box: Mailbox, chat: int, message: int, rest: bytes, *, without: int = 0
+    ) -> None:
+        """Put a message into every queue of an account but that of one device."""
+        for queue in box.queues:
+            if queue.device != without:
+                self.enqueue(queue, chat, message, rest)
+
+    def notice(self, account: int, text: str, event: bytes, *, without: int = 0) -> None:
+        """Send a message of the server's own to an account, in its system chat."""
+        box = self.mailbox(account)
+        if box is None:
+            return
+        chat = self.chat(system_key(account), "system", (account,))
+        infos = text_infos(text)
+        body = (
+            f'"chatId":"{SYSTEM_CHAT}","fromId":"","toId":"{account}","type":"0",'
+            f'"info":{infos},"event":{event.decode()}'
+        )
+        number, rest = self.store_message(chat, 0, body, fold(text))
+        self.deliver(box, chat, number, rest, without=without)
+
+    # --- clientIds ------------------------------------------------------------------------
+
+    def _look_up_client_ids(self, operations: Sequence[Operation]) -> None:
+        wanted: list[Any] = []
+        for operation in operations:
+            ids = getattr(operation, "client_ids", None)
+            if ids is not None:
+                wanted += ids
+        start, left = 0, len(wanted) // 2
+        while left:
+            count = min(512, 1 << (left.bit_length() - 1))
+            end = start + count * 2
+            found = self.db.execute(_client_sql(count), wanted[start:end])
+            for sender, client_id, number, body in found:
+                self._known[sender, client_id] = (number, body)
+            start, left = end, left - count
+
+    def earlier(self, sender: int, client_id: str) -> tuple[int, str] | None:
+        """Give msgId and body of the message that has this clientId already."""
+        return self._known.get((sender, client_id))
+
+    def remember(self, sender: int, client_id: str, number: int, body: str) -> None:
+        """Note the clientId of a message of this batch."""
+        self._known[sender, client_id] = (number, body)
+
+    def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
+        """Confirm a message again that was stored under its clientId; None if it is new.
+
+        Raises Refusal if the clientId stands for other content.
+        """
+        known = self._known.get((sender, client_id))
+        if known is None:
+            return None
+        self.flush()
+        number, old = known
+        query = (
+            "SELECT m.created, m.original, c.key FROM message m JOIN chat c ON c.id = m.chat"
+            " WHERE m.id = ?"
+        )
+        created, original, key = self.db.execute(query, (number,)).fetchone()
+        if created < self.now - self.client_id_ms:
+            self.db.execute("UPDATE message SET client_id = NULL WHERE id = ?", (number,))
+            del self._known[sender, client_id]
+            return None
+        same = original == digest(body) if original is not None else old == body
+        if not same:
+            raise Refusal(
+                Status.BAD_FIELD, "this clientId stands for another message", field="clientId"
+            )
+        return Accepted(number, key, created)
+
+    # --- acks -----------------------------------------------------------------------------
+
+    def _ack(self, device: int, seq: int, message: int) -> None:
+        queue = self.queue(device)
+        if queue is None or seq <= queue.acked:
+            return
+        queue.acked = min(seq, queue.last)
+        queue.message = max(queue.message, message)
+        self._dirty[device] = queue
+        if queue.holes:
+            query = (
+                "SELECT coalesce(sum(seq - max(seq_from, ?2 + 1)), 0) FROM gap"
+                " WHERE device = ?1 AND seq > ?2"
+            )
+            queue.holes = self.db.execute(query, (device, queue.acked)).fetchone()[0]
+        if queue.acked - queue.deleted >= DELETE_RANGE:
+            self.delete_acked(queue)
+
+    def delete_acked(self, queue: Queue) -> None:
+        """Remove the rows of a queue that are acked."""
+        for table in ("queue", "gap", "gap_chat"):
+            remove = f"DELETE FROM {table} WHERE device = ? AND seq <= ?"
+            self.db.execute(remove, (queue.device, queue.acked))
+        queue.deleted = queue.acked
+
+    def touch(self, queue: Queue) -> None:
+        """Have a queue's position written with this batch."""
+        self._dirty[queue.device] = queue
+
+
+def _client_sql(count: int) -> str:
+    values = ",".join(["(?,?)"] * count)
+    return (
+        f"WITH k (s, c) AS (VALUES {values}) SELECT k.s, k.c, m.id, m.body FROM k CROSS JOIN"
+        " message m WHERE m.sender = k.s AND m.client_id = k.c"
+    )
+
+
+def failure_kind(problem: sqlite3.Error) -> str:
+    """Say what an error of SQLite means: full, busy, failed (trust nothing), or a bug."""
+    code = getattr(problem, "sqlite_errorcode", None)
+    if code is None:
+        return "bug"
+    match code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return "full"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "busy"
+        case (
+            sqlite3.SQLITE_IOERR
+            | sqlite3.SQLITE_CORRUPT
+            | sqlite3.SQLITE_NOTADB
+            | sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_NOMEM
+        ):
+            return "failed"
+    return "bug"
+
+
+def pair_key(one: int, other: int) -> str:
+    """Give the chatId of two people: both ids, smaller first."""
+    return f"{one}-{other}" if one < other else f"{other}-{one}"
+
+
+def system_key(account: int) -> str:
+    """Give the key of the chat in which the server speaks to one account."""
+    return f"{SYSTEM_CHAT}/{account}"
+
+
+def rest_of(number: int, body: str, date: str, ms: int) -> bytes:
+    """Encode a message once for all: its JSON without the opening brace and the seq."""
+    return f'"msgId":"{number}",{body},"createTime":"{date}","time":{ms}}}'.encode()
+
+
+def digest(body: str) -> bytes:
+    """Give what is kept of a recalled message to know a repeat of it."""
+    return hashlib.sha256(body.encode()).digest()
+
+
+def text_infos(text: str) -> str:
+    """Give the infos of a message that is one text."""
+    return f'[{{"category":"0","content":{encode(text).decode()}}}]'
+
+
+def message_body(key: str, sender: int, to: str, kind: int, infos: str, extra: str = "") -> str:
+    """Give the members of a message that never change."""
+    return (
+        f'"chatId":"{key}","fromId":"{sender}","toId":"{to}","type":"{kind}","info":{infos}{extra}'
+    )

@@ -1,0 +1,436 @@
+"""Messages: pages of a queue, histories and chats, read marks, recall, and what expires."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ..encoding import encode
+from ..errors import Refusal
+from ..model import SYSTEM_CHAT, Actor, StatusOut, UserOut
+from ..names import fold
+from ..outbox import Entry, with_seq
+from ..status import Status
+from .accounts import USER, user_out
+from .journal import Journal, digest, pair_key, rest_of, system_key
+from .noun import Noun, reads, writes
+from .posting import own_copy
+
+COLUMNS = "m.id, m.created, m.body, m.sender, m.client_id"
+# A message that may still be shown at ?now.
+SHOWN = "(m.expires IS NULL OR m.expires > ?)"
+# The most chats that a gap names.
+GAP_NAMES = 100
+GAP_TEXT = "Some messages are only in the history."
+
+
+class OpenGapError(Exception):
+    """A page holds a gap that still collects; it must be sealed before it is read."""
+
+
+class Messages(Noun):
+    """The verbs of messages; lists of messages are finished JSON."""
+
+    reply_limit = 1_000_000  # bytes of messages in one list
+
+    # --- queues ---------------------------------------------------------------------------
+
+    async def page(
+        self, device: int, account: int, after: int, upto: int, count: int, size: int
+    ) -> list[Entry]:
+        """Read the queue behind `after` up to `upto`: `count` messages, `size` bytes and one more.
+
+        Gaps in it collect no more from now on.
+        """
+        try:
+            return await self._page(device, account, after, upto, count, size)
+        except OpenGapError:
+            await self.seal(device, upto)
+            return await self._page(device, account, after, upto, count, size)
+
+    @reads()
+    def _page(
+        self,
+        db: sqlite3.Connection,
+        device: int,
+        account: int,
+        after: int,
+        upto: int,
+        count: int,
+        size: int,
+    ) -> list[Entry]:
+        rows = db.execute(
+            "SELECT q.seq, q.message, m.created, m.body, m.sender, m.client_id, m.expires"
+            " FROM queue q LEFT JOIN message m ON m.id = q.message"
+            " WHERE q.device = ? AND q.seq > ? AND q.seq <= ? ORDER BY q.seq LIMIT ?",
+            (device, after, upto, count),
+        )
+        now = self.clock.wall()
+        page: list[Entry] = []
+        last, expired = after, False
+        for seq, message, created, body, sender, client_id, expires in rows:
+            if body is None or (expires is not None and expires <= now):
+                data = self._gap(db, device, seq, last + 1, message)
+                if body is not None and expired and page:
+                    # One gap speaks for a run of expired messages.
+                    first = page.pop()
+                    data = self._gap(db, device, seq, first[0], message)
+                expired = body is not None
+            else:
+                rest = rest_of(message, body, self.dates.text(created), created)
+                if sender == account:
+                    rest = own_copy(rest, client_id)
+                data = with_seq(seq, rest)
+                expired = False
+            page.append((seq, message, data))
+            last = seq
+            size -= len(data)
+            if size <= 0:
+                break
+        return page
+
+    def _gap(
+        self, db: sqlite3.Connection, device: int, seq: int, seq_from: int, message: int
+    ) -> bytes:
+        """Encode the gap that stands for all seqs from `seq_from` to `seq`."""
+        query = "SELECT open, created FROM gap WHERE device = ? AND seq = ?"
+        found = db.execute(query, (device, seq)).fetchone()
+        if found is not None and found[0]:
+            raise OpenGapError
+        created = found[1] if found else self.clock.wall()
+        query = (
+            "SELECT c.key, g.after FROM gap_chat g JOIN chat c ON c.id = g.chat"
+            " WHERE g.device = ? AND g.seq = ? ORDER BY g.after LIMIT ?"
+        )
+        rows = db.execute(query, (device, seq, GAP_NAMES + 1)).fetchall()
+        event: dict[str, Any] = {"name": "gap", "seqFrom": seq_from}
+        event["chats"] = [
+            {"chatId": shown_key(key), "after": str(after)} for key, after in rows[:GAP_NAMES]
+        ]
+        if len(rows) > GAP_NAMES:
+            event["more"] = True
+        body = (
+            f'"chatId":"{SYSTEM_CHAT}","fromId":"","toId":"","type":"0","info":'
+            f'[{{"category":"0","content":"{GAP_TEXT}"}}],"event":{encode(event).decode()}'
+        )
+        return with_seq(seq, rest_of(message, body, self.dates.text(created), created))
+
+    @writes(grows=False)
+    def seal(self, journal: Journal, device: int, upto: int) -> None:
+        """Let the gaps of a queue up to a seq collect no more; what comes next is a new one."""
+        change = "UPDATE gap SET open = 0 WHERE device = ? AND seq <= ? AND open"
+        journal.db.execute(change, (device, upto))
+        queue = journal.queue(device)
+        if queue is not None and queue.gap <= upto:
+            queue.gap = 0
+
+    @writes()
+    def expire_queues(self, journal: Journal, before: int, most: int) -> int:
+        """Replace what waits since before then (ms) by gaps, in up to `most` queues.
+
+        Gives in how many. Only the front of a queue expires, so what stays keeps its order.
+        """
+        journal.save_positions()
+        oldest = "SELECT coalesce(max(id), 0) FROM message WHERE created < ?"
+        newest = journal.db.execute(oldest, (before,)).fetchone()[0]
+        devices = journal.db.execute(
+            "SELECT q.device, max(q.seq) FROM queue q JOIN position p ON p.device = q.device"
+            " WHERE q.seq > p.acked AND q.message <= ? AND NOT EXISTS (SELECT 1 FROM gap g"
+            " WHERE g.device = q.device AND g.seq = q.seq) GROUP BY q.device LIMIT ?",
+            (newest, most),
+        ).fetchall()
+        for device, seq in devices:
+            _fold_front(journal, device, seq)
+        return len(devices)
+
+    # --- what people read -----------------------------------------------------------------
+
+    @reads()
+    def history(
+        self, db: sqlite3.Connection, viewer: int, key: str, before: int, after: int, limit: int
+    ) -> tuple[list[bytes], str]:
+        """Read a chat of the viewer's, oldest first: the newest, or what is before or after an id.
+
+        Gives the messages and the id to go on with, "" at the end.
+        """
+        query = "SELECT c.id FROM chat c JOIN member m ON m.chat = c.id AND m.account = ?"
+        found = db.execute(f"{query} WHERE c.key = ?", (viewer, key)).fetchone()
+        if found is None:
+            return [], ""
+        bound, order = ("m.id > ?", "ASC") if after >= 0 else ("m.id < ?", "DESC")
+        rows = db.execute(
+            f"SELECT {COLUMNS} FROM message m WHERE m.chat = ? AND {bound} AND {SHOWN}"
+            f" ORDER BY m.id {order} LIMIT ?",
+            (found[0], max(before, after), self.clock.wall(), limit + 1),
+        )
+        items, more = self._bounded(rows, viewer, limit)
+        last = str(items[-1][0]) if more else ""
+        if after < 0:
+            items.reverse()
+        return [item[1] for item in items], last
+
+    @reads(long=True)
+    def search(
+        self, db: sqlite3.Connection, viewer: int, text: str, key: str, before: int, limit: int
+    ) -> tuple[list[bytes], str]:
+        """Find messages that hold a text in the viewer's chats, newest first; no recalled ones."""
+        chats = "SELECT m.chat FROM member m JOIN chat c ON c.id = m.chat WHERE m.account = ?1"
+        rows = db.execute(
+            f"SELECT {COLUMNS} FROM message m WHERE m.chat IN ({chats} AND (?2 = '' OR c.key = ?2))"
+            " AND m.id < ?3 AND (m.expires IS NULL OR m.expires > ?4)"
+            " AND instr(m.text, ?5) > 0 ORDER BY m.id DESC LIMIT ?6",
+            (viewer, key, before, self.clock.wall(), fold(text), limit + 1),
+        )
+        items, more = self._bounded(rows, viewer, limit)
+        return [item[1] for item in items], str(items[-1][0]) if more else ""
+
+    def _bounded(
+        self, rows: Iterable[tuple[Any, ...]], viewer: int, limit: int
+    ) -> tuple[list[tuple[int, bytes]], bool]:
+        """Encode rows up to the count or size of a reply; says whether more follow."""
+        items: list[tuple[int, bytes]] = []
+        size = 0
+        for row in rows:
+            data = self._message(row, viewer)
+            size += len(data) + 1
+            if len(items) == limit or (items and size > self.reply_limit):
+                return items, True
+            items.append((row[0], data))
+        return items, False
+
+    def _message(self, row: tuple[Any, ...], viewer: int) -> bytes:
+        number, created, body, sender, client_id = row
+        rest = rest_of(number, body, self.dates.text(created), created)
+        if sender == viewer:
+            rest = own_copy(rest, client_id)
+        return b"{" + rest
+
+    @reads(long=True)
+    def chats(
+        self, db: sqlite3.Connection, viewer: int, before: int, skip: int, size: int
+    ) -> tuple[list[dict[str, Any]], str]:
+        """List the viewer's chats by their newest message, newest first, each with its counts."""
+        now = self.clock.wall()
+        rows = db.execute(
+            "WITH mine AS (SELECT chat, read, (SELECT m.id FROM message m WHERE"
+            " m.chat = member.chat AND (m.expires IS NULL OR m.expires > ?2)"
+            " ORDER BY m.id DESC LIMIT 1) AS last FROM member WHERE account = ?1)"
+            " SELECT mine.chat, c.key, c.kind, mine.read, mine.last FROM mine JOIN chat c"
+            " ON c.id = mine.chat WHERE mine.last < ?3 ORDER BY mine.last DESC LIMIT ?4 OFFSET ?5",
+            (viewer, now, before, size + 1, skip),
+        ).fetchall()
+        listed: list[dict[str, Any]] = []
+        total = 0
+        for chat, key, kind, read, last in rows[:size]:
+            entry = self._chat(db, viewer, chat, key, kind, read, last, now)
+            total += len(entry["last"]) + 1024
+            if listed and total > self.reply_limit:
+                return listed, str(rows[len(listed) - 1][4])
+            listed.append(entry)
+        return listed, str(rows[size - 1][4]) if len(rows) > size else ""
+
+    def _chat(
+        self,
+        db: sqlite3.Connection,
+        viewer: int,
+        chat: int,
+        key: str,
+        kind: str,
+        read: int,
+        last: int,
+        now: int,
+    ) -> dict[str, Any]:
+        newest = db.execute(f"SELECT {COLUMNS} FROM message m WHERE m.id = ?", (last,)).fetchone()
+        count = (
+            "SELECT count(*) FROM message m WHERE m.chat = ? AND m.id > ? AND m.sender <> ?"
+            f" AND m.original IS NULL AND {SHOWN}"
+        )
+        unread = db.execute(count, (chat, read, viewer, now)).fetchone()[0]
+        entry: dict[str, Any] = {"chatId": shown_key(key), "kind": kind}
+        peer_read = 0
+        if kind == "pair":
+            peer = peer_of(key, viewer)
+            entry["user"] = self._user(db, viewer, peer)
+            query = (
+                "SELECT iif(a.read_receipts, m.read, 0) FROM member m JOIN account a"
+                " ON a.id = m.account WHERE m.chat = ? AND m.account = ?"
+            )
+            found = db.execute(query, (chat, peer)).fetchone()
+            peer_read = found[0] if found else 0
+        entry["last"] = msgspec.Raw(self._message(newest, viewer))
+        return entry | {"unread": unread, "read": str(read), "peerRead": str(peer_read)}
+
+    def _user(self, db: sqlite3.Connection, viewer: int, user: int) -> UserOut:
+        row = db.execute(f"{USER} WHERE a.id = ?2", (viewer, user)).fetchone()
+        return user_out(row, viewer, self.dates.text(row[9]))
+
+    @reads()
+    def status(self, db: sqlite3.Connection, account: int, number: int) -> StatusOut:
+        """Tell how far one's own message has come; raises Refusal 4005, and 4004 for another's."""
+        row = _readable(db, account, number)
+        if row[1] != account:
+            raise Refusal(Status.NOT_ALLOWED, "this is not your message", field="msgId")
+        devices, delivered = db.execute(
+            "SELECT count(*), coalesce(sum(p.message >= ?1), 0) FROM member m"
+            " JOIN device d ON d.account = m.account AND d.token IS NOT NULL AND d.since < ?1"
+            " JOIN position p ON p.device = d.id WHERE m.chat = ?2 AND m.account <> ?3",
+            (number, row[0], account),
+        ).fetchone()
+        query = (
+            "SELECT count(*) FROM member m JOIN account a ON a.id = m.account"
+            " WHERE m.chat = ? AND m.account <> ? AND m.read >= ? AND a.read_receipts"
+        )
+        read = db.execute(query, (row[0], account, number)).fetchone()[0]
+        return StatusOut(self.dates.text(row[2]), devices, delivered, read)
+
+    # --- changes --------------------------------------------------------------------------
+
+    @writes(grows=False)
+    def mark_read(self, journal: Journal, actor: Actor, key: str, upto: int) -> None:
+        """Move the caller's read mark of a chat to a msgId, or to what their device has acked.
+
+        It never moves back. Raises Refusal 4005 for a chat that is not theirs.
+        """
+        db, account = journal.db, actor.account
+        query = "SELECT m.chat, m.read FROM chat c JOIN member m ON m.chat = c.id AND m.account = ?"
+        found = db.execute(f"{query} WHERE c.key = ?", (account, key)).fetchone()
+        if found is None:
+            raise Refusal(Status.NOT_FOUND, "no such chat", field="message.chatId")
+        chat, read = found
+        if not upto:
+            queue = journal.queue(actor.device) if actor.device else None
+            upto = queue.message if queue else 0
+        query = "SELECT coalesce(max(id), 0) FROM message WHERE chat = ? AND id <= ?"
+        mark = db.execute(query, (chat, upto)).fetchone()[0]
+        if mark <= read:
+            return
+        change = "UPDATE member SET read = ? WHERE chat = ? AND account = ?"
+        db.execute(change, (mark, chat, account))
+        peer = peer_of(key, account)
+        journal.signals.append(("read", account, actor.device, peer, shown_key(key), mark))
+
+    @writes()
+    def recall(self, journal: Journal, actor: Actor, number: int, since: int) -> None:
+        """Put a stub in the place of one's own message that was sent since then (ms).
+
+        The others are told by an event. Raises Refusal 4005, 4004 for another's or an old one;
+        a second recall changes nothing.
+        """
+        chat, sender, created = _readable(journal.db, actor.account, number)
+        if sender != actor.account:
+            raise Refusal(Status.NOT_ALLOWED, "this is not your message", field="msgId")
+        query = "SELECT body, original FROM message WHERE id = ?"
+        body, original = journal.db.execute(query, (number,)).fetchone()
+        if original is not None:
+            return
+        if created < since:
+            raise Refusal(Status.NOT_ALLOWED, "it is too late to recall this", field="msgId")
+        stub = stub_of(body)
+        journal.db.execute(
+            "UPDATE message SET body = ?, text = NULL, original = ? WHERE id = ?",
+            (stub, digest(body), number),
+        )
+        query = "SELECT c.key, m.account FROM chat c JOIN member m ON m.chat = c.id WHERE c.id = ?"
+        rows = journal.db.execute(query, (chat,)).fetchall()
+        rest = rest_of(number, stub, journal.dates.text(created), created)
+        event = {"name": "recalled", "chatId": shown_key(rows[0][0]), "msgId": str(number)}
+        event["by"] = str(actor.account)
+        for _, account in rows:
+            journal.signals.append(("recalled", account, number, rest))
+            without = actor.device if account == actor.account else 0
+            journal.notice(account, "A message was recalled.", encode(event), without=without)
+
+    @writes(grows=False)
+    def free_client_ids(self, journal: Journal, before: int, most: int) -> int:
+        """Let clientIds of messages from before then (ms) be used again; gives how many."""
+        query = "SELECT coalesce(value, '0') FROM meta WHERE key = 'client_ids'"
+        row = journal.db.execute(query).fetchone()
+        start = int(row[0]) if row else 0
+        query = "SELECT max(id) FROM (SELECT id FROM message WHERE id > ? AND created < ? LIMIT ?)"
+        end = journal.db.execute(query, (start, before, most)).fetchone()[0]
+        if end is None:
+            return 0
+        change = "UPDATE message SET client_id = NULL WHERE id > ? AND id <= ? AND created < ?"
+        freed = journal.db.execute(change, (start, end, before)).rowcount
+        upsert = "INSERT INTO meta VALUES ('client_ids', ?1)"
+        upsert += " ON CONFLICT (key) DO UPDATE SET value = ?1"
+        journal.db.execute(upsert, (str(end),))
+        return freed
+
+
+def key_for(viewer: int, chat: str, peer: int) -> str:
+    """Give the key of the chat that somebody names by its chatId, or by a peer.
+
+    Raises Refusal 4005 for a pair that the viewer is not one of.
+    """
+    if peer:
+        return pair_key(viewer, peer)
+    if chat == SYSTEM_CHAT:
+        return system_key(viewer)
+    low, _, high = chat.partition("-")
+    if str(viewer) not in (low, high) or not (low.isdigit() and high.isdigit()):
+        raise Refusal(Status.NOT_FOUND, "no such chat", field="chatId")
+    return chat
+
+
+def shown_key(key: str) -> str:
+    """Give the chatId that people see for a key."""
+    return SYSTEM_CHAT if key.startswith(f"{SYSTEM_CHAT}/") else key
+
+
+def peer_of(key: str, account: int) -> int:
+    """Give the other one of a pair; 0 when the chat is none."""
+    low, dash, high = key.partition("-")
+    if not dash:
+        return 0
+    return int(high) if low == str(account) else int(low)
+
+
+def stub_of(body: str) -> str:
+    """Give what is left of a message that was recalled."""
+    fields = msgspec.json.decode("{" + body + "}")
+    kept = {key: fields[key] for key in ("chatId", "fromId", "toId", "type")}
+    kept |= {"info": [{"category": "0", "content": ""}], "recalled": True}
+    return encode(kept).decode()[1:-1]
+
+
+def _readable(db: sqlite3.Connection, account: int, number: int) -> tuple[int, int, int]:
+    """Give chat, sender and time of a message in one of somebody's chats; raises Refusal 4005."""
+    row: tuple[int, int, int] | None = db.execute(
+        "SELECT m.chat, m.sender, m.created FROM message m JOIN member b ON b.chat = m.chat"
+        " AND b.account = ? WHERE m.id = ?",
+        (account, number),
+    ).fetchone()
+    if row is None:
+        raise Refusal(Status.NOT_FOUND, "no such message", field="msgId")
+    return row
+
+
+def _fold_front(journal: Journal, device: int, seq: int) -> None:
+    """Replace the front of a queue, up to a seq, by one gap over its seqs."""
+    db = journal.db
+    queue = journal.queue(device)
+    if queue is None:
+        return
+    number = journal.message_id()
+    chats = db.execute(
+        "SELECT chat, min(after) FROM (SELECT m.chat AS chat, q.message - 1 AS after FROM queue q"
+        " JOIN message m ON m.id = q.message WHERE q.device = ?1 AND q.seq > ?2 AND q.seq <= ?3"
+        " UNION ALL SELECT chat, after FROM gap_chat WHERE device = ?1 AND seq > ?2 AND seq <= ?3)"
+        " GROUP BY chat ORDER BY 2 LIMIT 101",
+        (device, queue.acked, seq),
+    ).fetchall()
+    for table in ("queue", "gap", "gap_chat"):
+        db.execute(f"DELETE FROM {table} WHERE device = ? AND seq <= ?", (device, seq))
+    db.execute("INSERT INTO queue VALUES (?, ?, ?)", (device, seq, number))
+    values = (device, seq, queue.acked + 1, number, journal.now, 0)
+    db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?, ?)", values)
+    for chat, after in chats:
+        db.execute("INSERT INTO gap_chat VALUES (?, ?, ?, ?)", (device, seq, chat, after))
+    journal.keep_next_id()
+    account = queue.account
+    journal.forget_account(account)
+
+
+__all__ = ["Messages", "key_for", "peer_of", "shown_key"]

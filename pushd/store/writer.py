@@ -1,0 +1,288 @@
+"""Group commit: one task takes all that waits, one transaction, one sync, then tells everybody.
+
+An operation is applied in the writer's thread and finished on the loop: first its deliveries go
+to the live sessions, then whoever waits is told, operation by operation in commit order. So
+nothing is confirmed or delivered before it is durable, and a device that registers in `finish`
+misses nothing that is committed after it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ..clock import Clock
+from ..errors import PushdError, Refusal, StoreFailed
+from ..model import Accepted, Actor, Delivery, Draft, Failed
+from ..status import Status
+from .engine import Worker
+from .journal import Busy, Journal, Operation
+from .posting import post_list
+
+R = TypeVar("R")
+
+# What a batch's deliveries and signals are handed to, on the loop.
+Deliver = Callable[[list[Delivery], list[Any]], None]
+
+
+class Post:
+    """Message lists of one sender; each is stored whole or not at all."""
+
+    __slots__ = (
+        "actor",
+        "client_ids",
+        "deliveries",
+        "done",
+        "error",
+        "grows",
+        "lists",
+        "results",
+        "signals",
+        "slot",
+        "tags",
+        "weight",
+    )
+
+    def __init__(self, actor: Actor, done: Callable[["Post"], None]) -> None:
+        self.actor = actor
+        self.done = done  # called once the outcome is durable
+        self.lists: list[list[Draft]] = []
+        self.tags: list[Any] = []  # one for each list, the caller's
+        self.slot: Any = None  # the caller's
+        self.results: list[list[Accepted] | list[Failed]] = []  # one for each list
+        self.client_ids: list[Any] = []  # sender, clientId, sender, clientId, …
+        self.deliveries: list[Delivery] = []
+        self.signals: list[Any] = []
+        self.error: BaseException | None = None
+        self.grows = True
+        self.weight = 0  # messages
+
+    def add(self, drafts: list[Draft], tag: Any = None) -> None:
+        """Add one list."""
+        self.lists.append(drafts)
+        self.tags.append(tag)
+        self.weight += len(drafts)
+        for draft in drafts:
+            if draft.client_id:
+                self.client_ids += (self.actor.account, draft.client_id)
+
+    def apply(self, journal: Journal) -> None:
+        """Store every list, or note why it is refused."""
+        account, device = self.actor.account, self.actor.device
+        self.results = []
+        for drafts in self.lists:
+            # Each list asks again: a list before it may have changed what holds.
+            if journal.valid(self.actor):
+                self.results.append(post_list(journal, account, device, drafts))
+            else:
+                refused = Refusal(Status.ERROR_NET)
+                self.results.append([Failed(0, int(refused.status), refused.message)])
+
+    def finish(self) -> None:
+        """Tell the connection."""
+        self.done(self)
+
+
+class Verb(Generic[R]):
+    """One change of the store; `function` runs in the transaction and checks before it writes."""
+
+    __slots__ = (
+        "actor",
+        "deliveries",
+        "error",
+        "function",
+        "future",
+        "grows",
+        "result",
+        "signals",
+        "then",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        function: Callable[[Journal], R],
+        *,
+        actor: Actor | None = None,
+        grows: bool = True,
+        then: Callable[[R], None] | None = None,
+    ) -> None:
+        self.function = function
+        self.actor = actor
+        self.grows = grows
+        self.then = then  # called on the loop, in commit order, before anybody waiting goes on
+        self.future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.result: Any = None
+        self.deliveries: list[Delivery] = []
+        self.signals: list[Any] = []
+        self.error: BaseException | None = None
+        self.weight = 1
+
+    def apply(self, journal: Journal) -> None:
+        """Run the change; a refusal undoes what it wrote."""
+        journal.flush()
+        journal.db.execute("SAVEPOINT verb")
+        try:
+            if self.actor is not None:
+                journal.check(self.actor)
+            self.result = self.function(journal)
+        except Refusal as problem:
+            # Queues that moved cannot be moved back: that verb wrote before it had checked.
+            assert not self.deliveries, "a verb refused after it had delivered"
+            journal.db.execute("ROLLBACK TO verb")
+            self.error = problem
+        journal.db.execute("RELEASE verb")
+
+    def finish(self) -> None:
+        """Tell whoever waits; a waiter that has gone does not matter."""
+        if self.error is not None:
+            if not self.future.done():
+                self.future.set_exception(self.error)
+            return
+        try:
+            if self.then is not None:
+                self.then(self.result)
+        except Exception as bug:
+            # It ends this request, not the writer.
+            self.future.set_exception(bug)
+            return
+        if not self.future.done():
+            self.future.set_result(self.result)
+
+
+class Writer:
+    """The one task that changes the store."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        journal: Journal,
+        clock: Clock,
+        *,
+        batch_rows: int,
+        busy_seconds: float,
+        queue_limit: int,
+    ) -> None:
+        self.deliver: Deliver = lambda deliveries, signals: None
+        self.waiting = 0  # messages and verbs that are not committed yet
+        self.batches = 0  # committed so far
+        self.failed: StoreFailed | None = None  # why nothing is committed any more
+        self._worker = worker
+        self._journal = journal
+        self._clock = clock
+        self._batch_rows = batch_rows
+        self._busy_seconds = busy_seconds
+        self._queue_limit = queue_limit
+        self._operations: list[Operation] = []
+        self._acks: dict[int, tuple[int, int]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def saturated(self) -> bool:
+        """True when so much waits that connections should hand in no more."""
+        return self.waiting >= self._queue_limit
+
+    def submit(self, operation: Operation) -> None:
+        """Hand in an operation; it is committed after all that were handed in before."""
+        if self.failed is not None or self._stopping:
+            operation.error = Refusal(Status.RESTARTING, retry_after=3)
+            operation.finish()
+            return
+        self._operations.append(operation)
+        self.waiting += operation.weight
+        self._wake.set()
+
+    def ack(self, device: int, seq: int, message: int) -> None:
+        """Note that a device has acked up to `seq`; committed with the next batch."""
+        known = self._acks.get(device)
+        if known is None or known[0] < seq:
+            self._acks[device] = (seq, message)
+            self._wake.set()
+
+    async def barrier(self) -> None:
+        """Wait until all that was handed in is committed, acks included."""
+        await self.call(lambda journal: None, grows=False)
+
+    async def call(
+        self,
+        function: Callable[[Journal], R],
+        *,
+        actor: Actor | None = None,
+        grows: bool = True,
+        then: Callable[[R], None] | None = None,
+    ) -> R:
+        """Commit one change and give its result; raises what it raises."""
+        verb = Verb(function, actor=actor, grows=grows, then=then)
+        self.submit(verb)
+        # Cancelling the waiter does not cancel the change.
+        return await asyncio.shield(verb.future)
+
+    async def run(self) -> None:
+        """Commit until `stop`; raises StoreFailed when the store cannot be trusted any more."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._operations or self._acks:
+                await self._commit(self._take())
+            if self._stopping:
+                return
+
+    def stop(self) -> None:
+        """Commit what waits, then end `run`; what comes later is refused."""
+        self._stopping = True
+        self._wake.set()
+
+    def _take(self) -> tuple[dict[int, tuple[int, int]], list[Operation]]:
+        acks, self._acks = self._acks, {}
+        total = 0
+        for count, operation in enumerate(self._operations, start=1):
+            total += operation.weight
+            if total >= self._batch_rows:
+                batch = self._operations[:count]
+                del self._operations[:count]
+                return acks, batch
+        batch, self._operations = self._operations, []
+        return acks, batch
+
+    async def _commit(self, taken: tuple[dict[int, tuple[int, int]], list[Operation]]) -> None:
+        acks, batch = taken
+        deadline = self._clock.now() + self._busy_seconds
+        while True:
+            try:
+                await self._worker.run(self._in_thread, acks, batch)
+                break
+            except Busy:
+                if self._clock.now() < deadline:
+                    continue
+                for device, (seq, message) in acks.items():
+                    self.ack(device, seq, message)
+                for operation in batch:
+                    operation.error = Refusal(Status.RESTARTING, "the store is busy", retry_after=3)
+                break
+            except StoreFailed as problem:
+                self._fail(problem, batch)
+                raise
+        self.batches += 1
+        self._finish(batch)
+
+    def _in_thread(
+        self, _: object, acks: dict[int, tuple[int, int]], batch: list[Operation]
+    ) -> None:
+        self._journal.commit(acks, batch)
+
+    def _finish(self, batch: list[Operation]) -> None:
+        for operation in batch:
+            self.waiting -= operation.weight
+            if operation.error is None and (operation.deliveries or operation.signals):
+                self.deliver(operation.deliveries, operation.signals)
+            operation.finish()
+
+    def _fail(self, problem: StoreFailed, batch: list[Operation]) -> None:
+        self.failed = problem
+        for operation in (*batch, *self._operations):
+            operation.error = Refusal(Status.RESTARTING, retry_after=3)
+            operation.finish()
+        self._operations = []
+
+
+__all__ = ["Post", "PushdError", "Verb", "Writer"]

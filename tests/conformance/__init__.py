@@ -1,0 +1,1 @@
+"""The contract as tests: they speak only the wire and run against any build."""

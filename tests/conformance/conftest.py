@@ -1,0 +1,96 @@
+"""Who is at the other end of the wire.
+
+- `PUSHD_TEST_ADDRESS=host:port` runs the suite against a server that somebody else started, with
+  `limits.per_address = false` and otherwise the default settings. Tests that need a server of
+  their own are skipped then.
+- Otherwise each worker starts one `pushd` per event loop and uses it for all tests.
+
+Fixtures: `dial` opens connections to that common server (see `wire.Dialer`); `server` starts
+another one with settings of its own:
+
+    async def test_it(server):
+        own = server(limits_heartbeat_min=1)       # PUSHD_LIMITS_HEARTBEAT_MIN=1; it listens
+        a, b = await own.dial.pair(heartbeat=1)
+        own.kill(); own.start()                    # the same data, a new port: dial again
+        own.signal(); code = await own.ended()     # SIGTERM
+
+Tests share the common server: they use accounts of their own (`dial.user`, `dial.pair`) and
+assume nothing about ids. No log of ours may hold a traceback at the end.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .process import Process, Remote, StartServer
+from .wire import Dialer, HasAddress
+
+ADDRESS = os.environ.get("PUSHD_TEST_ADDRESS", "")
+LOOPS = ("remote",) if ADDRESS else ("uvloop", "asyncio")
+
+
+def assert_no_traceback(process: Process) -> None:
+    """Require that nothing unforeseen was logged."""
+    logged = process.log_text()
+    at = logged.find("Traceback")
+    assert at < 0, f"a traceback in the log: {logged[max(0, at - 500) : at + 3000]}"
+
+
+@pytest.fixture(scope="session")
+def common_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, HasAddress]]:
+    """The servers that tests share, by loop; each is started when it is first wanted."""
+    found: dict[str, HasAddress] = {}
+    if ADDRESS:
+        found["remote"] = Remote(ADDRESS)
+    yield found
+    processes = [each for each in found.values() if isinstance(each, Process)]
+    codes = [each.stop() for each in processes]
+    for each in processes:
+        assert_no_traceback(each)
+    assert codes == [0] * len(codes)
+
+
+@pytest.fixture(params=LOOPS)
+def common_server(
+    request: pytest.FixtureRequest,
+    common_servers: dict[str, HasAddress],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> HasAddress:
+    """The server that tests share, once on each loop."""
+    loop: str = request.param
+    if loop not in common_servers:
+        process = Process(tmp_path_factory.mktemp(loop), loop)
+        process.start()
+        common_servers[loop] = process
+    return common_servers[loop]
+
+
+@pytest.fixture
+def dial(common_server: HasAddress) -> Iterator[Dialer]:
+    """Open connections to the common server; they are closed after the test."""
+    dialer = Dialer(common_server)
+    yield dialer
+    dialer.close()
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Start servers with settings of their own; they are killed after the test."""
+    if ADDRESS:
+        pytest.skip("needs a server of its own")
+    started: list[Process] = []
+
+    def start(loop: str = "uvloop", **settings: object) -> Process:
+        # A short path: a Unix socket's name inside it holds 107 bytes.
+        own = Process(tmp_path_factory.mktemp("own"), loop, **settings)
+        started.append(own)
+        own.start()
+        return own
+
+    yield start
+    for own in started:
+        own.dial.close()
+        own.kill()
+    for own in started:
+        assert_no_traceback(own)

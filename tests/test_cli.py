@@ -1,0 +1,356 @@
+"""The commands: arguments in, exit codes out."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pushd import __version__, cli, config
+from pushd.config import Config
+
+PONG = b'{"cmd":"ping","status":1,"result":{"text":""},"message":"ok","date":"x"}\n'
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let neither a file in /etc nor the environment of the tests reach the commands."""
+    monkeypatch.setattr(config, "DEFAULT_FILE", str(tmp_path / "none.toml"))
+    for variable in [name for name in os.environ if name.startswith("PUSHD_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Put a server in place that ends at once with 5; what it was given, and the log, is listed."""
+    calls: list[Any] = []
+
+    def main(settings: Config, *, ports_file: str | None) -> int:
+        calls.append((settings, ports_file))
+        return 5
+
+    fake = ModuleType("pushd.server")
+    fake.main = main  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pushd.server", fake)
+    monkeypatch.setattr(cli.log, "configure", lambda *args: calls.append(args))
+    return calls
+
+
+def pushd(*args: str) -> Result:
+    return CliRunner().invoke(cli.pushd, args)
+
+
+def pushctl(*args: str) -> Result:
+    return CliRunner().invoke(cli.pushctl, args)
+
+
+def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a real pushd, which must end by itself, in an environment of only these variables."""
+    return subprocess.run(
+        [sys.executable, "-m", "pushd", *args],
+        cwd=Path(__file__).parent.parent,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+# pushd, as a process
+
+
+@pytest.mark.slow
+def test_a_bad_file_ends_the_process_with_78(tmp_path: Path) -> None:
+    """Each error is one line on standard error, nothing else is, and no data is made."""
+    file = tmp_path / "bad.toml"
+    file.write_text("[limits]\nlin = 5\npage = 0\n[server]\nloop = 'uvlop'\n")
+    result = run("-c", str(file), "--data", str(tmp_path / "data"), PUSHD_LIMITS_LINE="10k")
+    assert result.returncode == 78
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        f"{file}: limits.lin: unknown setting, did you mean line?",
+        f"{file}: limits.page: must be from 1 to 10000 (entries), not 0",
+        f"{file}: server.loop: must be one of uvloop, asyncio, not uvlop, did you mean uvloop?",
+        "environment: PUSHD_LIMITS_LINE: must be a whole number in plain digits, not 10k",
+    ]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_a_missing_file_ends_the_process_with_78() -> None:
+    """A file that was named must be there."""
+    result = run("--config", "no/such.toml")
+    assert (result.returncode, result.stdout) == (78, "")
+    assert result.stderr == "no/such.toml: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.slow
+def test_a_usage_error_ends_the_process_with_2() -> None:
+    """An unknown flag is the caller's mistake and no bad configuration."""
+    result = run("--liste", "a:1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--listen" in result.stderr
+
+
+@pytest.mark.slow
+def test_good_settings_are_checked_without_a_start(tmp_path: Path) -> None:
+    """--check-config says so, ends with 0, and makes nothing."""
+    result = run("--check-config", "--data", str(tmp_path / "data"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "the settings are good\n"
+    assert not (tmp_path / "data").exists()
+
+
+# pushd, in this process
+
+
+def test_the_server_gets_the_settings_and_its_code_is_the_exit_code(
+    started: list[Any], tmp_path: Path
+) -> None:
+    """The log is set up first, then the server runs; flags beat the file."""
+    file = tmp_path / "a.toml"
+    file.write_text("[server]\nlisten=['x:1']\ndata='f'\n[log]\nlevel='error'\nformat='json'\n")
+    result = pushd(
+        *("-c", str(file), "--listen", "[::1]:0", "--listen", ":7", "--loop", "asyncio"),
+        *("--data", "d", "--log-level", "debug", "--log-format", "logfmt", "--ports-file", "p"),
+    )
+    assert result.exit_code == 5
+    logged, (settings, ports_file) = started
+    assert logged == ("debug", "logfmt", False)
+    assert ports_file == "p"
+    assert settings.server == config.Server(listen=("[::1]:0", ":7"), data="d", loop="asyncio")
+    assert settings.files == (str(file),)
+
+
+def test_without_flags_the_defaults_hold(started: list[Any]) -> None:
+    """pushd works without any settings."""
+    assert pushd().exit_code == 5
+    assert started == [("info", "auto", False), (Config(), None)]
+
+
+def test_the_journal_is_told_to_the_log(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where standard error is the journal, lines begin with their priority."""
+    stat = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
+    pushd()
+    assert started[0] == ("info", "auto", True)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--listen", "nowhere"),
+        ("--listen", "a:1", "--listen", "b:99999"),
+        ("--loop", "uvlop"),
+        ("--log-level", "loud"),
+        ("--log-format", "xml"),
+        ("--data",),
+        ("extra",),
+    ],
+)
+def test_a_bad_flag_is_a_usage_error(started: list[Any], args: tuple[str, ...]) -> None:
+    """Exit code 2, the flag is named, and nothing is started."""
+    result = pushd(*args)
+    assert result.exit_code == 2
+    assert args[0] in result.stderr
+    assert started == []
+
+
+@pytest.mark.parametrize("args", [("--data", ""), ("--listen", "a:1", "--listen", "a:1")])
+def test_a_flag_that_only_the_settings_refuse_is_bad_configuration(
+    started: list[Any], args: tuple[str, ...]
+) -> None:
+    """What the flag itself allows is checked like any other layer."""
+    result = pushd(*args)
+    assert result.exit_code == 78
+    assert result.stderr.startswith(f"flags: {args[0]}: ")
+    assert started == []
+
+
+@pytest.mark.parametrize("command", [pushd, pushctl])
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version(command: Callable[..., Result], flag: str) -> None:
+    """Both commands name themselves and the version."""
+    result = command(flag)
+    assert (result.exit_code, result.output) == (
+        0,
+        f"{command.__name__}, version {__version__}\n",
+    )
+
+
+@pytest.mark.parametrize("command", [pushd, pushctl])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_help(command: Callable[..., Result], flag: str) -> None:
+    """Both commands explain themselves."""
+    result = command(flag)
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+
+
+# pushctl config
+
+
+def test_config_shows_each_value_and_its_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to "why does my setting not hold"."""
+    file = tmp_path / "a.toml"
+    file.write_text("[log]\nlevel='error'\n")
+    monkeypatch.setenv("PUSHD_LIMITS_PER_ADDRESS", "false")
+    result = pushctl("config", "-c", str(file))
+    lines = result.output.splitlines()
+    assert result.exit_code == 0
+    assert len(lines) == len(config.SETTINGS)
+    assert 'server.listen = ["127.0.0.1:9527"]  # default' in lines
+    assert f'log.level = "error"  # {file}' in lines
+    assert "limits.per_address = false  # PUSHD_LIMITS_PER_ADDRESS" in lines
+
+    rows = json.loads(pushctl("config", "--json", "-c", str(file)).output)
+    assert rows["log.level"] == {"value": "error", "from": str(file)}
+    assert rows["server.listen"] == {"value": ["127.0.0.1:9527"], "from": "default"}
+
+
+def test_config_writes_the_shipped_file() -> None:
+    """--default prints a file to start from."""
+    result = pushctl("config", "--default")
+    assert (result.exit_code, result.output) == (0, config.default_text())
+
+
+def test_config_fails_on_bad_settings() -> None:
+    """pushctl has no code 78; a bad file is a failure."""
+    result = pushctl("config", "-c", "no/such.toml")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "no/such.toml: cannot be read: No such file or directory\n"
+
+
+# pushctl ping
+
+
+@contextmanager
+def peer(*answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Listen, and answer one ping with these pieces; gives the address and what was received."""
+    received: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            received.append(connection.recv(4096))
+            for piece in answer:
+                connection.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)  # a test that fails before it connects must not hang here
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", received
+        thread.join()
+
+
+def test_ping_prints_the_round_trip() -> None:
+    """One ping is sent; the answer may come in pieces."""
+    with peer(PONG[:9], PONG[9:]) as (address, received):
+        result = pushctl("ping", "-s", address)
+    assert received == [b'{"cmd":"ping"}\n']
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{address} answered in ")
+    assert result.output.endswith(" ms\n")
+
+
+def test_ping_prints_json() -> None:
+    """--json is for programs."""
+    with peer(PONG) as (address, _):
+        frame = json.loads(pushctl("ping", "--json", "--server", address).output)
+    assert frame.keys() == {"server", "milliseconds"}
+    assert 0 < frame["milliseconds"] < 60000
+
+
+def test_ping_ends_with_3_where_nobody_listens() -> None:
+    """A server that is not reached is told apart from one that fails."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    result = pushctl("ping", "-s", address)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == f"{address}: Connection refused\n"
+
+
+def test_ping_ends_with_3_when_the_peer_hangs_up() -> None:
+    """A connection that is closed without a line has reached no server."""
+    with peer(b'{"cmd":"pi') as (address, _):
+        result = pushctl("ping", "-s", address)
+    assert result.exit_code == 3
+    assert result.stderr == f"{address}: closed without an answer\n"
+
+
+@pytest.mark.slow
+def test_ping_does_not_wait_for_ever() -> None:
+    """A peer that says nothing, or never ends its line, costs the timeout and no more."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, nobody answers
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        result = pushctl("ping", "-s", address, "--timeout", "1")
+    assert result.exit_code == 3
+    assert result.stderr == f"{address}: timed out\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\x1b[31m\n",
+        b"[]\n",
+        b'{"status":5030,"pushId":"","message":"restarting"}\n',
+        PONG.replace(b'"status":1', b'"status":4290'),
+        b"[" * 60000 + b"\n",
+        b"\xff\n",
+    ],
+)
+def test_ping_ends_with_1_when_another_answers(answer: bytes) -> None:
+    """Something is there, but no pushd that serves; its bytes do not reach the terminal raw."""
+    with peer(answer) as (address, _):
+        result = pushctl("ping", "-s", address)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{address}: no pushd answers there: ")
+    assert result.stderr.rstrip("\n").isprintable()
+
+
+def test_ping_refuses_a_bad_address() -> None:
+    """A bad address is a usage error."""
+    assert pushctl("ping", "-s", "nowhere").exit_code == 2
+
+
+# pushctl chat
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [(0, 0), (1, 1), (ConnectionRefusedError(111, "no"), 3), (KeyboardInterrupt(), 0)],
+)
+def test_chat_runs_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException, code: int
+) -> None:
+    """Its code is the exit code; not reached is 3, and Ctrl-C is the usual way out."""
+    calls = []
+
+    async def run_chat(host: str, port: int) -> int:
+        calls.append((host, port))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    fake = ModuleType("pushd.terminal")
+    fake.run_chat = run_chat  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pushd.terminal", fake)
+    assert pushctl("chat", "-s", ":7").exit_code == code
+    assert calls == [("localhost", 7)]
