@@ -17,8 +17,9 @@ Invariants:
 - When a link breaks, message lists go back to the head of the queue with the same `clientId`,
   which makes repeating them safe. A command that was already sent is not repeated, for nobody
   knows whether it was done: its caller gets `Disconnected`.
-- A message is acked when the consumer asks for the one after it, never before. What waits in the
-  inbox when a link breaks is thrown away, for the server sends it again.
+- A message is acked when the consumer asks for the one after it, never before, and only on the
+  link that brought it. What still waits in the inbox when the next link is made is thrown away,
+  for the server sends it again.
 - One task at most runs in the background for each state: a heartbeat while connected, the
   reconnecting while not. Reading and writing need none: bytes are handled where they arrive,
   and what a loop turn has produced leaves in one write at its end.
@@ -581,8 +582,9 @@ class Client(Calls):
         link = Link(handle=self._handle, wake=self._wake, lost=self._lost, clock=self._clock)
         loop = asyncio.get_running_loop()
         self._link = link
-        # An attempt that failed halfway may have left messages that this link cannot ack.
+        # What came over other links cannot be acked on this one; it comes again.
         self._inbox.drop()
+        self._ack = 0
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await loop.create_connection(
@@ -622,8 +624,6 @@ class Client(Calls):
         ready, self._ready, self._link = self._ready, False, None
         self._violations += link.violated
         self._session = False
-        self._ack = 0
-        self._inbox.drop()
         self._take_back(link)
         # While not ready, whoever dials sees the loss by itself.
         if not ready or self._fate is not None:

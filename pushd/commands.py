@@ -6,6 +6,7 @@ A handler takes (context, session, request) and returns a result or raises a Ref
 sees a socket, SQL or the loop.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,7 +23,7 @@ from .errors import BadField, PushdError, Refusal, TooMany
 from .hub import Hub
 from .limits import Budget, Penalties
 from .model import Frame, Maybe, Natural
-from .passwords import Hasher
+from .passwords import Hasher, Turns
 from .session import Session
 from .status import Status
 from .store import Store
@@ -103,6 +104,7 @@ class Context:
     penalties: Penalties
     budgets: Mapping[str, Budget]
     token: Callable[[], str]  # makes a pushId
+    turns: Turns = field(default_factory=Turns)
     table: Mapping[str, Command] = field(default_factory=dict)
 
     def date(self) -> str:
@@ -197,8 +199,6 @@ async def answer(ctx: Context, session: Session, frame: Frame, line: bytes) -> R
 
 def internal_error(bug: Exception, where: str) -> Refusal:
     """Log what should not have happened, and give the refusal that holds only its reference."""
-    import secrets
-
     reference = secrets.token_hex(4)
     log.error("internal error", reference=reference, where=where, exc_info=bug)
     return Refusal(Status.INTERNAL, f"internal error {reference}")

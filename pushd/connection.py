@@ -16,7 +16,7 @@ All output of a turn of the loop leaves in one write.
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 import structlog
@@ -24,7 +24,7 @@ from msgspec import UNSET
 
 from . import protocol
 from .commands import Reply, answer, internal_error, refused
-from .draft import ListRefused, drafts
+from .draft import drafts
 from .errors import BadField, LineTooLong, PushdError, Refusal
 from .handlers.login import GATES
 from .handlers.message import mark_read
@@ -41,7 +41,7 @@ log = structlog.get_logger("pushd.connection")
 # What counts towards the bad lines in a row.
 BAD = (int(Status.MALFORMED), int(Status.BAD_FIELD))
 # Seconds between two looks at a long line in progress.
-GROWTH_PERIOD = 5.0
+GROWTH_PERIOD = 1.0
 RESTARTING = Refusal(Status.RESTARTING, retry_after=3)
 SHUTDOWN = protocol.error("", RESTARTING, event={"name": "shutdown"})
 # The tcp option that ends a connection whose peer takes nothing for so long.
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._line_since = 0.0  # when the line in progress began, 0 without one
         self._grown = 0  # its bytes when it was last looked at
         self._grown_at = 0.0
-        self.due = 0  # the second at which the sweep looks next
+        self.due = 0  # when the sweep looks next
         self.session: Session
         self.transport: asyncio.Transport
 
@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
         try:
             frame = protocol.decode_frame(line)
         except Refusal as problem:
-            self._reply(_undecodable(self.session.push_id, problem), problem.status)
+            self._refuse(problem.frame_id, problem)
             return
         message = frame.message
         if type(message) is list and frame.cmd is UNSET:
@@ -259,19 +259,19 @@ class Connection(asyncio.Protocol):
             known = 'message is "", "start", "restart", "ok", a list or an ack'
             self._refuse(frame.id, BadField("message", known))
 
-    def _list(self, frame: Frame, messages: list[MessageIn]) -> None:
+    def _list(self, frame: Frame, messages: Sequence[MessageIn | Failed]) -> None:
         """Add a list to the open unit, or refuse it."""
         session = self.session
         try:
             actor = session.who
             if self._refusing:
                 raise RESTARTING
-            made = drafts(messages, actor.account, self._service.limits)
+            failed = [message for message in messages if isinstance(message, Failed)]
+            if failed:
+                self._refuse_list(frame.id, failed)
+                return
+            made = drafts(cast(list[MessageIn], messages), actor.account, self._service.limits)
             self._service.spend_messages(session, len(made))
-        except ListRefused as bad:
-            data = protocol.refused_list(session.push_id, bad.failures, frame.id)
-            self._reply(data, bad.failures[0].status)
-            return
         except Refusal as problem:
             self._refuse(frame.id, problem)
             return
@@ -279,6 +279,10 @@ class Connection(asyncio.Protocol):
             self._post = Post(actor, self._done)
         self._post.add(made, frame.id)
         self._pending += len(made)
+
+    def _refuse_list(self, frame_id: FrameId, failed: list[Failed]) -> None:
+        data = protocol.refused_list(self.session.push_id, failed, frame_id)
+        self._reply(data, failed[0].status)
 
     def _submit(self) -> None:
         """Hand the open unit to the store; its replies have their place from now on."""
@@ -565,9 +569,12 @@ class Connection(asyncio.Protocol):
             self._service.abort_later(self)
             return
         # A close with unread input would send a reset that destroys the last reply.
-        if transport.can_write_eof():
+        try:
             transport.write_eof()
-        if not self._reading:
+        except (OSError, NotImplementedError):
+            # The peer has vanished already; the drain's end cuts what is left.
+            transport.close()
+        if not self._reading and not transport.is_closing():
             self._reading = True
             transport.resume_reading()
         self._service.abort_later(self)
@@ -610,7 +617,7 @@ class Connection(asyncio.Protocol):
             return 0.0
         deadline = self._deadline()
         if now < deadline or self._busy or self._pending:
-            return max(deadline, now + 1.0)
+            return max(deadline, now + 0.25)
         if self._grows(now):
             return now + GROWTH_PERIOD
         self._slots.clear()
@@ -659,13 +666,3 @@ def _refusal_of(problem: BaseException) -> PushdError:
     if isinstance(problem, PushdError):
         return problem
     return internal_error(cast(Exception, problem), "message list")
-
-
-def _undecodable(push_id: str, problem: Refusal) -> bytes:
-    """Answer a line that could not be decoded; a bad message of a list is told as such."""
-    field = problem.field
-    if field.startswith("message[") and "]" in field:
-        index = int(field[len("message[") : field.index("]")])
-        failed = Failed(index, int(problem.status), problem.message, field)
-        return protocol.refused_list(push_id, [failed], None)
-    return protocol.error(push_id, problem)

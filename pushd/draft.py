@@ -24,27 +24,20 @@ LONGEST_PATH = 255
 PLAIN_TYPES = {1, 5}
 
 
-class ListRefused(Exception):
-    """A list holds bad messages; `failures` tells each, in order."""
+def drafts(messages: Sequence[MessageIn], sender: int, limits: Limits) -> list[Draft | Failed]:
+    """Check the messages of one frame: a draft for each, or why it is refused.
 
-    def __init__(self, failures: list[Failed]) -> None:
-        super().__init__()
-        self.failures = failures
-
-
-def drafts(messages: Sequence[MessageIn], sender: int, limits: Limits) -> list[Draft]:
-    """Check the messages of one frame; raises BadField for their number, else ListRefused."""
+    The good ones of a refused list go on as well, for the commit to tell what else is wrong.
+    Raises BadField for their number.
+    """
     if not 1 <= len(messages) <= limits.messages_per_frame:
         raise BadField("message", f"a frame holds 1 to {limits.messages_per_frame} messages")
-    made: list[Draft] = []
-    failures: list[Failed] = []
+    made: list[Draft | Failed] = []
     for index, message in enumerate(messages):
         try:
             made.append(draft(message, sender, limits))
         except Refusal as problem:
-            failures.append(failure(index, problem))
-    if failures:
-        raise ListRefused(failures)
+            made.append(failure(index, problem))
     return made
 
 
@@ -123,7 +116,7 @@ def _target(message: MessageIn, kind: int) -> tuple[str, int]:
             raise BadField("toId", "toId is empty")
         return "", user_number(message.to_id)
     if not message.chat_id and not message.to_id:
-        raise BadField("chatId", "chatId and toId are empty")
+        raise Refusal(Status.NOT_FOUND, "chatId and toId are empty", field="chatId")
     return f"{message.chat_id or ''} {message.to_id or ''}", user_number(message.to_id)
 
 

@@ -45,6 +45,7 @@ class Refusal(PushdError):
         self.message = message or TEXTS[status]
         self.field = field
         self.retry_after = retry_after
+        self.frame_id: str | int | None = None  # of the line, when it could not be decoded whole
 
     def __str__(self) -> str:
         where = f" ({self.field})" if self.field else ""

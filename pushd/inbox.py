@@ -1,9 +1,9 @@
 """Delivered messages on their way to one consumer, in a client.
 
 A message is in one of three states: waiting, in the consumer's hands, or handled. It counts as
-handled when the consumer asks for the next one, and only then is it acked. What waits when a
-connection breaks is thrown away, and so is the right to ack what is in hand: the server sends
-both again, and what the consumer has had is known by its `msgId`.
+handled when the consumer asks for the next one, and only then is it acked. When a connection
+follows another, what waits is thrown away, and so is the right to ack what is in hand: the
+server sends both again, and what the consumer has had is known by its `msgId`.
 
 It must not know what a connection is; acking is a function it was given.
 """

@@ -16,7 +16,7 @@ from msgspec import Struct
 from .clock import Dates
 from .encoding import encode
 from .errors import BadField, LineTooLong, Malformed, PushdError, Refusal
-from .model import Accepted, Failed, Frame, FrameId, Head
+from .model import Accepted, Failed, Frame, FrameId, Head, MessageIn
 from .status import TEXTS, Status
 
 BOM = b"\xef\xbb\xbf"
@@ -154,6 +154,15 @@ def _decode_object(line: bytes) -> dict[str, Any]:
 
 def _decode_slowly(line: bytes) -> Frame:
     fields = _decode_object(line)
+    try:
+        return _frame_of(fields)
+    except Refusal as problem:
+        problem.frame_id = _frame_id(fields.get("id"))
+        raise
+
+
+def _frame_of(fields: dict[str, Any]) -> Frame:
+    """Make a frame of an object by the fields that its kind knows; raises BadField."""
     if "cmd" in fields:
         cmd = fields["cmd"]
         if not isinstance(cmd, str) or not cmd:
@@ -161,8 +170,14 @@ def _decode_slowly(line: bytes) -> Frame:
         head = _convert(fields, Head)
         _refuse_nul(msgspec.to_builtins(head), "")
         return Frame(cmd=head.cmd, id=head.id)
+    message = fields.get("message")
+    if isinstance(message, list):
+        frame = _convert({"id": fields.get("id")}, Frame)
+        made: list[Any] = [_message_of(index, item) for index, item in enumerate(message)]
+        frame.message = made
+        return frame
     known = {"id", "message"}
-    match fields.get("message"):
+    match message:
         case "ok":
             known |= {"seq"}
         case "start" | "restart":
@@ -171,6 +186,25 @@ def _decode_slowly(line: bytes) -> Frame:
     frame = _convert(wanted, Frame)
     _refuse_nul(msgspec.to_builtins(frame), "")
     return frame
+
+
+def _message_of(index: int, item: object) -> MessageIn | Failed:
+    """Make one message of a list, or tell its first bad field, so that the others are looked at."""
+    try:
+        message = _convert(item, MessageIn)
+        _refuse_nul(msgspec.to_builtins(message), "")
+    except BadField as problem:
+        field = f"message[{index}].{problem.field}" if problem.field else f"message[{index}]"
+        return Failed(index, int(problem.status), problem.message, field)
+    return message
+
+
+def _frame_id(value: object) -> FrameId:
+    """Give the id of a line with a bad field, if it is one itself."""
+    try:
+        return msgspec.convert(value, FrameId)  # type: ignore[no-any-return]
+    except msgspec.ValidationError:
+        return None
 
 
 def _convert(value: object, wanted: type[T]) -> T:

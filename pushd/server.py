@@ -30,7 +30,7 @@ from .errors import StoreError, StoreFailed
 from .hub import Hub
 from .limits import Budget, Penalties
 from .passwords import Hasher
-from .service import Service
+from .service import SWEEP, Service
 from .store import Store
 
 log = structlog.get_logger("pushd.server")
@@ -96,7 +96,7 @@ class Server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_stop_signal)
         background = [
-            loop.create_task(_every(1.0, service.sweep)),
+            loop.create_task(_every(SWEEP, service.sweep)),
             loop.create_task(self._maintain(store)),
         ]
         # What start-up made lives as long as the process: the collector need not look at it.

@@ -1,8 +1,8 @@
 """What all connections of a server share: the context, the flush of a turn, and the sweep.
 
 Connections that have something to write are flushed once at the end of a turn of the loop. Their
-deadlines lie in buckets of a second; a bucket is looked at when its second has come, so an idle
-connection costs nothing until then.
+deadlines lie in buckets of a quarter of a second; a bucket is looked at when its time has come,
+so an idle connection costs nothing until then.
 """
 
 import asyncio
@@ -16,6 +16,9 @@ from .limits import Budget
 from .model import Actor
 from .session import Session
 from .status import Status
+
+# Seconds between two sweeps.
+SWEEP = 0.25
 
 
 class Stats:
@@ -72,7 +75,7 @@ class Service:
         self._loop = loop
         self._per_address: Counter[str] = Counter()
         self._dirty: list[Peer] = []  # to be flushed at the end of this turn
-        self._buckets: dict[int, list[Peer]] = {}  # by the second in which to look
+        self._buckets: dict[int, list[Peer]] = {}  # by when to look, in steps of SWEEP
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
@@ -156,18 +159,18 @@ class Service:
 
     def schedule(self, peer: Peer, when: float) -> None:
         """Look at a connection's deadlines then; an earlier look replaces a later one."""
-        second = int(when) + 1
-        if peer.due and peer.due <= second and peer.due > self.now():
+        bucket = int(when / SWEEP) + 1
+        if peer.due and self.now() / SWEEP < peer.due <= bucket:
             return
-        peer.due = second
-        self._buckets.setdefault(second, []).append(peer)
+        peer.due = bucket
+        self._buckets.setdefault(bucket, []).append(peer)
 
     def sweep(self) -> None:
-        """Look at the connections whose second has come."""
+        """Look at the connections whose time has come."""
         now = self.now()
-        for second in [second for second in self._buckets if second <= now]:
-            for peer in self._buckets.pop(second):
-                if peer.due != second:
+        for bucket in [bucket for bucket in self._buckets if bucket <= now / SWEEP]:
+            for peer in self._buckets.pop(bucket):
+                if peer.due != bucket:
                     continue
                 peer.due = 0
                 again = peer.check(now)

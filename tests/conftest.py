@@ -1,4 +1,4 @@
-"""What holds for all tests: random tests repeat, and have no deadline on a shared machine."""
+"""What holds for all tests: random tests repeat, and have no deadline on a busy machine."""
 
 import os
 

@@ -29,7 +29,8 @@ PHONE, PASSWORD = "18870742138", "secret-word"
 
 
 def make(server: FakeServer, time: VirtualTime | None = None, **options: Any) -> Client:
-    time = time or VirtualTime()
+    # Without a device heartbeats come every 30 s, which must not pass at once.
+    time = time or VirtualTime(instant=200 if options.get("push_id", "x") else 20)
     defaults: dict[str, Any] = {
         "clock": time.clock,
         "sleep": time.sleep,
@@ -54,6 +55,11 @@ async def take(client: Client, count: int) -> list[Message]:
         if len(taken) == count:
             break
     return taken
+
+
+async def last_event(client: Client) -> str:
+    """Give the name of the last event before the client ends."""
+    return [event async for event in client.events()][-1].name
 
 
 async def reconnected(server: FakeServer, client: Client, restarts: int) -> None:
@@ -317,6 +323,19 @@ async def test_cancelled_send_on_its_way() -> None:
         first.cancel()
         server.release_replies()
         assert await second == "2"
+        assert server.connections == 1
+
+
+async def test_cancelled_send_in_the_turn_of_the_write() -> None:
+    """A send that is cancelled in the loop turn in which it would leave does not leave."""
+    async with resumed() as (server, client):
+        gone = asyncio.create_task(client.send("10002", "gone"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await client.ping()
+        assert server.stored == []
 
 
 async def test_too_long_message_stays_here() -> None:
@@ -326,6 +345,9 @@ async def test_too_long_message_stays_here() -> None:
             await client.send("10002", "x" * 1_048_576)
         with pytest.raises(LineTooLong):
             await client.command("save_file", name="a", content="x" * 1_048_576)
+        fine, huge = Draft(user_id="10002", text="x"), Draft(user_id="10002", text="x" * 1_048_576)
+        with pytest.raises(LineTooLong):
+            await client.send_many([fine, huge])
         await client.ping()
         assert not server.frames("list")
 
@@ -482,6 +504,42 @@ async def test_restored_store_makes_ids_new() -> None:
         assert names == ["connected", "disconnected", "resync", "connected"]
 
 
+async def test_restored_store_gets_no_old_acks() -> None:
+    """A seq is acked only on the link that brought it: elsewhere it may mean another message."""
+    async with resumed() as (server, client):
+        server.deliver(message(1), message(2), message(3))
+        inbox = client.messages()
+        assert [(await anext(inbox)).msg_id for _ in range(3)] == ["1", "2", "3"]
+        await client.ping()
+        server.restore("e2")
+        server.cut()
+        await reconnected(server, client, 2)
+        server.deliver(message(1, "a"), message(2, "b"), message(3, "c"))
+        await client.ping()
+        assert (await anext(inbox)).text == "a"
+        await client.ping()
+        assert server.acks() == [2]
+
+
+async def test_message_finished_while_disconnected() -> None:
+    """What is read between two links is acked only when the new one has brought it again."""
+    time = VirtualTime(instant=0.5)
+    async with resumed(time, heartbeat=900) as (server, client):
+        server.deliver(message(1), message(2))
+        await client.ping()
+        server.cut()
+        await server.until(lambda: not server._live)
+        await time.wait_sleeper()
+        inbox = client.messages()
+        assert [(await anext(inbox)).msg_id for _ in range(2)] == ["1", "2"]
+        server.restore("e1")
+        server.deliver(message(3))
+        time.advance(1)
+        assert (await anext(inbox)).msg_id == "3"
+        await client.ping()
+        assert server.acks() == []
+
+
 async def test_full_inbox_stops_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that ignores its own window is not read on until the consumer catches up."""
     monkeypatch.setattr(client_module, "MAX_INBOX", 4)
@@ -624,6 +682,7 @@ async def test_retry_after_is_honoured(chance: float) -> None:
         await reconnected(server, client, 3)
         spread = 1 + abs(0.25 * (2 * chance - 1))
         assert time.naps == [30 * spread, 60 * spread]
+        await server.until(lambda: len(server._live) == 1)
 
 
 @pytest.mark.parametrize(("verb", "error"), [("replace", Replaced), ("sign_out", SignedOut)])
@@ -728,6 +787,16 @@ async def test_violations(line: bytes, caplog: pytest.LogCaptureFixture) -> None
         assert "the server sent" in caplog.text
 
 
+async def test_nothing_counts_after_a_violation() -> None:
+    """What stands behind a line that the contract does not allow is not looked at."""
+    async with resumed(accept=["typing"]) as (server, client):
+        typing = {"status": 1, "message": "", "event": {"name": "typing"}}
+        server.say(b"no json\n" + json.dumps(typing).encode() + b"\n")
+        await reconnected(server, client, 2)
+        names = [client._events.popleft().name for _ in range(len(client._events))]
+        assert names == ["connected", "disconnected", "connected"]
+
+
 async def test_endless_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line without an end is not kept beyond the limit."""
     monkeypatch.setattr("pushd.link.MAX_REPLY", 10_000)
@@ -766,6 +835,16 @@ async def test_heartbeat_when_idle() -> None:
         await server.wait_received("heartbeat")
 
 
+async def test_heartbeat_without_a_session() -> None:
+    """Without a session the server waits for 60 s only, and heartbeats come every 30 s."""
+    time = VirtualTime(instant=0.5)
+    async with FakeServer() as server, make(server, time, push_id=""):
+        for count in (1, 2):
+            await time.wait_sleeper()
+            time.advance(30)
+            await server.wait_received("heartbeat", count)
+
+
 async def test_unanswered_heartbeat_costs_the_link() -> None:
     """A server that has not answered one heartbeat when the next is due is given up."""
     time = VirtualTime()
@@ -791,13 +870,14 @@ async def test_close_is_idempotent() -> None:
         with pytest.raises(ClientClosed):
             await client.send("10002", "x")
         assert client.closed
-        assert [each async for each in client.events()][-1].name == "connected"
+        assert await last_event(client) == "connected"
 
 
 async def test_close_fails_what_waits() -> None:
     """Sends and commands without an answer raise ClientClosed; messages() ends."""
     async with resumed() as (server, client):
         reading = asyncio.create_task(take(client, 1))
+        watching = asyncio.create_task(last_event(client))
         server.hold_replies()
         waiting = [asyncio.create_task(client.send("10002", "x"))]
         waiting.append(asyncio.create_task(client.chats()))
@@ -807,6 +887,7 @@ async def test_close_fails_what_waits() -> None:
             with pytest.raises(ClientClosed):
                 await task
         assert await reading == []
+        assert await watching == "connected"
 
 
 async def test_close_while_disconnected() -> None:

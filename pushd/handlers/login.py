@@ -1,6 +1,10 @@
 """Registering, logging in and out, and binding a device to the connection."""
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
 
 from ..commands import Command, Context, Needs, Request
 from ..errors import Refusal, TooMany
@@ -10,6 +14,8 @@ from ..outbox import Outbox
 from ..protocol import reply
 from ..session import ACCEPTS, Session, State
 from ..status import Status
+
+log = structlog.get_logger("pushd.login")
 
 DAY = 86_400_000  # milliseconds
 
@@ -58,31 +64,22 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
     password = check_password(request.password, ctx.config.auth.min_password)
     phone = normal_phone(request.phone)
     account = await ctx.store.accounts.by_phone(phone)
-    key = (phone, session.address if ctx.config.limits.per_address else "")
     trusted = account is not None and await _trusted(ctx, session, account)
     if not trusted:
-        wait = ctx.penalties.check(key, ctx.clock.now())
-        if wait:
-            raise TooMany(wait, "too many wrong passwords")
         slow = ctx.penalties.slowdown(phone, ctx.clock.now())
         if slow:
             await ctx.clock.sleep(slow)
-    hidden = ctx.config.auth.hide_unknown_users
-    if account is None and not hidden:
-        ctx.penalties.failed(key, ctx.clock.now())
-        raise Refusal(Status.NULL_USER, field="phone")
-    right = await ctx.hasher.check(password, account.password if account else None)
-    if account is None or not right:
-        ctx.penalties.failed(key, ctx.clock.now())
-        raise Refusal(Status.ERROR_PASSWORD, field="password")
+    async with _guess(ctx, session, phone, trusted=trusted):
+        if account is None and not ctx.config.auth.hide_unknown_users:
+            raise Refusal(Status.NULL_USER, field="phone")
+        right = await ctx.hasher.check(password, account.password if account else None)
+        if account is None or not right:
+            raise Refusal(Status.ERROR_PASSWORD, field="password")
     if account.disabled:
         raise Refusal(Status.NOT_ALLOWED, "this account is disabled")
-    ctx.penalties.succeeded(key, ctx.clock.now())
     if ctx.config.limits.per_address:
         await ctx.store.accounts.note_address(account.id, session.address)
-    if ctx.hasher.outdated(account.password):
-        renewed = await ctx.hasher.hash(password)
-        await ctx.store.accounts.renew_hash(account.id, account.password, renewed)
+    await _renew_hash(ctx, account, password)
     return await _log_in(ctx, session, account)
 
 
@@ -102,13 +99,9 @@ async def change_password(ctx: Context, session: Session, request: ChangePasswor
     account = await ctx.store.accounts.by_id(actor.account)
     if account is None:
         raise Refusal(Status.ERROR_NET)
-    key = (account.phone, session.address)
-    wait = ctx.penalties.check(key, ctx.clock.now())
-    if wait:
-        raise TooMany(wait, "too many wrong passwords")
-    if not await ctx.hasher.check(old, account.password):
-        ctx.penalties.failed(key, ctx.clock.now())
-        raise Refusal(Status.ERROR_PASSWORD, field="old")
+    async with _guess(ctx, session, account.phone):
+        if not await ctx.hasher.check(old, account.password):
+            raise Refusal(Status.ERROR_PASSWORD, field="old")
     hashed = await ctx.hasher.hash(new)
     changed = await ctx.store.accounts.change_password(actor, hashed)
     if session.state is State.ENDED:
@@ -237,6 +230,40 @@ async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -
 def _refuse_second(session: Session) -> None:
     if session.outbox is not None:
         raise Refusal(Status.ERROR_REPEAT_LOGIN, "this connection has a device already")
+
+
+@asynccontextmanager
+async def _guess(
+    ctx: Context, session: Session, phone: str, *, trusted: bool = False
+) -> AsyncIterator[None]:
+    """Hold one attempt at a password: attempts at an account from an address go in turn.
+
+    A wrong password and an unknown user cost the same. Raises TooMany while the address waits,
+    unless it is trusted.
+    """
+    key = (phone, session.address if ctx.config.limits.per_address else "")
+    async with ctx.turns.of(key):
+        wait = ctx.penalties.check(key, ctx.clock.now())
+        if wait and not trusted:
+            raise TooMany(wait, "too many wrong passwords")
+        try:
+            yield
+        except Refusal as problem:
+            if problem.status in (Status.NULL_USER, Status.ERROR_PASSWORD):
+                ctx.penalties.failed(key, ctx.clock.now())
+            raise
+        ctx.penalties.succeeded(key, ctx.clock.now())
+
+
+async def _renew_hash(ctx: Context, account: Account, password: bytes) -> None:
+    """Hash a password anew whose hash has another cost; when all hashers are busy, next time."""
+    if not ctx.hasher.outdated(account.password):
+        return
+    try:
+        renewed = await ctx.hasher.hash(password)
+        await ctx.store.accounts.renew_hash(account.id, account.password, renewed)
+    except Refusal as problem:
+        log.info("the hash was not renewed", account=account.id, problem=str(problem))
 
 
 async def _trusted(ctx: Context, session: Session, account: Account) -> bool:

@@ -126,7 +126,6 @@ class Accounts(Noun):
         others = [row[0] for row in db.execute(query, (account, actor.device))]
         drop_devices(journal, account, others)
         generation = actor.generation + 1
-        journal.signals.append(("revoked", account, generation))
         return Actor(account, actor.device, generation)
 
     @writes()

@@ -4,6 +4,8 @@ All of it runs in the writer's thread, in commit order. A list is looked at whol
 of it is stored, so it is all or nothing.
 """
 
+from collections.abc import Sequence
+
 from ..draft import failure
 from ..encoding import encode
 from ..errors import Refusal
@@ -28,12 +30,15 @@ class _Plan:
 
 
 def post_list(
-    journal: Journal, sender: int, device: int, drafts: list[Draft]
+    journal: Journal, sender: int, device: int, drafts: Sequence[Draft | Failed]
 ) -> list[Accepted] | list[Failed]:
     """Store a list for all its recipients, or tell what is wrong with its messages."""
     plans: list[_Plan] = []
     failures: list[Failed] = []
     for index, draft in enumerate(drafts):
+        if isinstance(draft, Failed):
+            failures.append(draft)
+            continue
         try:
             plans.append(_plan(journal, sender, draft))
         except Refusal as problem:

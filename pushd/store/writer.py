@@ -7,7 +7,7 @@ misses nothing that is committed after it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from ..clock import Clock
@@ -45,7 +45,7 @@ class Post:
     def __init__(self, actor: Actor, done: Callable[["Post"], None]) -> None:
         self.actor = actor
         self.done = done  # called once the outcome is durable
-        self.lists: list[list[Draft]] = []
+        self.lists: list[Sequence[Draft | Failed]] = []
         self.tags: list[Any] = []  # one for each list, the caller's
         self.slot: Any = None  # the caller's
         self.results: list[list[Accepted] | list[Failed]] = []  # one for each list
@@ -56,13 +56,13 @@ class Post:
         self.grows = True
         self.weight = 0  # messages
 
-    def add(self, drafts: list[Draft], tag: Any = None) -> None:
+    def add(self, drafts: Sequence[Draft | Failed], tag: Any = None) -> None:
         """Add one list."""
         self.lists.append(drafts)
         self.tags.append(tag)
         self.weight += len(drafts)
         for draft in drafts:
-            if draft.client_id:
+            if isinstance(draft, Draft) and draft.client_id:
                 self.client_ids += (self.actor.account, draft.client_id)
 
     def apply(self, journal: Journal) -> None:

@@ -93,6 +93,11 @@ class Process(HasAddress):
         ours = {variable(name): literal(value) for name, value in self.settings.items()}
         return {**inherited, **ours}
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
     def _ended_within(self, seconds: float) -> bool:
         assert self.process is not None
         try:
@@ -125,7 +130,8 @@ class Process(HasAddress):
     def stop(self) -> int:
         """Stop it as an operator does and return the exit code."""
         assert self.process is not None
-        self.signal()
+        if self.running:
+            self.signal()
         try:
             return self.process.wait(STOP_PATIENCE)
         finally:

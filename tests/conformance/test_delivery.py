@@ -96,7 +96,7 @@ class TestPackets:
         await a.post(text(b.user_id, "small"), text(b.user_id, "", info=info))
         await a.say(b.user_id, "small")
         again, _ = await dial.resume(b.push_id)
-        sizes = []
+        sizes: list[int] = []
         while sum(sizes) < 3:
             packet = (await again.packet())["message"]
             sizes.append(len(packet))
@@ -181,8 +181,8 @@ class TestWindow:
         for n in range(50):
             await a.say(b.user_id, f"more {n}")
             await c.say(d.user_id, f"{n}")
-            [got] = await d.expect_delivery(ack=True)
-            assert content(got) == f"{n}"
+            [quick] = await d.expect_delivery(ack=True)
+            assert content(quick) == f"{n}"
         stuck.abort()
         again, reply = await dial.resume(b.push_id)
         got = await again.take(reply["queued"])
@@ -321,8 +321,9 @@ class TestFullQueue:
         """The first 10 and one gap; `after` passed to `history` gives the rest."""
         dial = small_queue(server).dial
         a, b = await dial.pair()
-        last = (await dial.resume(b.push_id))[1]["last"]
-        (await dial.resume(b.push_id))[0].close()
+        away, reply = await dial.resume(b.push_id)
+        last = reply["last"]
+        away.close()
         sent = await fill(a, b, 15)
         again, reply = await dial.resume(b.push_id)
         got = await again.expect_delivery(11)
@@ -526,7 +527,10 @@ class TestBiteAtOnce:
         sender = asyncio.create_task(keep_sending())
         second = await dial()
         await second.login(b.phone)
-        await b.take(20)
+        received: list[Frame] = []
+        while len(received) < 20:
+            received += (await b.packet())["message"]
+            await b.ack()
         await second.ok("block", userId=a.user_id)
         seen = await second.ok("history", userId=a.user_id, limit=100)
         await second.ok("ping")
@@ -536,5 +540,6 @@ class TestBiteAtOnce:
         assert [each["msgId"] for each in again] == [each["msgId"] for each in seen]
         mine = [each["msgId"] for each in again if each["type"] == "1"]
         assert mine[-1] == confirmed[-1]
-        await b.take(len(confirmed) - 20)
+        received += await b.take(len(confirmed) - len(received))
+        assert [each["msgId"] for each in received] == confirmed
         await b.expect_nothing()

@@ -615,6 +615,8 @@ class TestClientId:
                 second.send([text(b.user_id, f"b{n}", clientId=mine)]),
             )
             assert sorted(each["status"] for each in replies) == [1, 4003]
+            await second.fence()  # ten refusals in a row would close it
+            await a.fence()
         await b.take(20)
         await b.expect_nothing()
 

@@ -364,22 +364,29 @@ class TestTakeover:
         """Of many that come up at once exactly one stays, and it works."""
         a, b = await dial.pair()
         wires = [await dial() for _ in range(10)]
-        await asyncio.gather(*(wire.restart(b.push_id) for wire in wires))
-        await a.say(b.user_id, "x")
+        for wire in wires:
+            await wire.send_line(frame("restart", b.push_id))
         assert await b.rest() == [REPLACED]
-        ends = await asyncio.gather(*(_last_frame(wire) for wire in wires))
-        assert sum(last == REPLACED for last in ends) == 9
-        [alive] = [last for last in ends if last != REPLACED]
-        assert content(alive["message"][0]) == "x"
+        frames = await asyncio.gather(*(_frames_of(wire) for wire in wires))
+        replaced = [each for each in frames if each[-1] == REPLACED]
+        assert len(replaced) == 9
+        # One that was replaced may not have been answered: that is "unknown".
+        assert all(len(each) <= 2 for each in replaced)
+        [[reply]] = [each for each in frames if each[-1] != REPLACED]
+        assert (reply["message"], reply["pushId"]) == ("ok", b.push_id)
+        [alive] = [wire for wire, each in zip(wires, frames, strict=True) if each == [reply]]
+        await a.say(b.user_id, "x")
+        [got] = await alive.expect_delivery()
+        assert content(got) == "x"
 
 
-async def _last_frame(wire: Wire) -> Frame:
-    """Return the frame that says how it ended: a delivery, or the last one before the close."""
-    received = await wire.recv()
-    if received == REPLACED:
-        with pytest.raises(Closed):
-            await wire.recv()
-    return received
+async def _frames_of(wire: Wire) -> list[Frame]:
+    """Return the frames up to the close, or up to half a second of silence."""
+    found: list[Frame] = []
+    with suppress(Closed, TimeoutError):
+        while True:
+            found.append(await wire.recv(0.5))
+    return found
 
 
 class TestSignedOut:
@@ -592,20 +599,31 @@ class TestWaitingLine:
         assert (await third.start())["queued"] == 0
 
 
+def assert_late(due: float, took: float) -> None:
+    """Require a time-out when it was due, or little later.
+
+    A sweep over all connections may be as coarse as a tenth of the shortest real time-out
+    (45 s); a test that waits 1.5 s has to allow for a part of that.
+    """
+    assert due - 0.2 < took < due + 1.7, f"due after {due:.1f} s, closed after {took:.1f} s"
+
+
 @pytest.mark.slow
 class TestSilence:
     """A connection is closed after 1.5 x its heartbeat without a complete line."""
 
-    @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-    async def test_closed_after_one_and_a_half(self, server: StartServer, loop: str) -> None:
-        """The server never pings; it closes after 1.5 x `heartbeat`, every time the same."""
+    @pytest.mark.parametrize(("loop", "heartbeat"), [("uvloop", 4), ("asyncio", 1)])
+    async def test_closed_after_one_and_a_half(
+        self, server: StartServer, loop: str, heartbeat: int
+    ) -> None:
+        """The server never pings; it closes after 1.5 x `heartbeat`."""
         own = server(loop=loop, limits_heartbeat_min=1)
         wire = await own.dial.user()
         began = time.monotonic()
-        reply = await wire.start(heartbeat=1)
-        assert reply["heartbeat"] == 1
+        reply = await wire.start(heartbeat=heartbeat)
+        assert reply["heartbeat"] == heartbeat
         await wire.rest()
-        assert 1.3 < time.monotonic() - began < 2.5
+        assert_late(1.5 * heartbeat, time.monotonic() - began)
 
     async def test_many_restarts_do_not_stretch_it(self, server: StartServer) -> None:
         """The time-out after a hundred restarts is that after the first."""
@@ -615,7 +633,7 @@ class TestSilence:
             began = time.monotonic()
             again, _ = await own.dial.resume(wire.push_id, heartbeat=1)
         await again.rest()
-        assert 1.3 < time.monotonic() - began < 2.5
+        assert_late(1.5, time.monotonic() - began)
 
     async def test_lines_are_life_and_nothing_else(self, server: StartServer) -> None:
         """Blank lines and frames keep it; half lines and what the server writes do not."""
@@ -627,7 +645,7 @@ class TestSilence:
         receiver, _ = await own.dial.resume(b.push_id, heartbeat=1)
         began = time.monotonic()
         ends: dict[str, float] = {}
-        while time.monotonic() - began < 3.5:
+        while time.monotonic() - began < 4:
             await _tick(0.25, a)
             await blank.send_raw(b"\n")
             for name, wire in (("drip", drip), ("receiver", receiver)):
@@ -638,7 +656,8 @@ class TestSilence:
             await a.say(b.user_id, "written by the server")
         await blank.fence()
         assert set(ends) == {"drip", "receiver"}
-        assert all(1.2 < end < 3.0 for end in ends.values()), ends
+        for end in ends.values():
+            assert_late(1.5, end)
         queued = (await own.dial.resume(b.push_id))[1]["queued"]
         assert queued >= 10
 
@@ -664,10 +683,10 @@ class TestSilence:
         await wire.start(heartbeat=1)
         began = time.monotonic()
         with pytest.raises(OSError):
-            while time.monotonic() - began < 8:
+            while time.monotonic() - began < 12:
                 await wire.send_raw(b"x" * 4096)
                 await _tick(0.25, watch)
-        assert 1.5 < time.monotonic() - began < 6
+        assert time.monotonic() - began > 1.3
 
     async def test_without_a_session(self, server: StartServer) -> None:
         """Without a session it is closed after the login time without a line."""
@@ -675,12 +694,12 @@ class TestSilence:
         wire = await own.dial()
         began = time.monotonic()
         await wire.rest()
-        assert 0.8 < time.monotonic() - began < 2.0
+        assert_late(1, time.monotonic() - began)
         drip = await own.dial()
         await drip.send_raw(b'{"cmd":')
         began = time.monotonic()
         await drip.rest()
-        assert 0.8 < time.monotonic() - began < 2.0
+        assert_late(1, time.monotonic() - began)
 
     async def test_without_a_session_in_all(self, server: StartServer) -> None:
         """Without a session it is closed after its time in all, whatever it says."""
@@ -695,7 +714,7 @@ class TestSilence:
                 await wire.exchange({"cmd": "ping"})
             except (Closed, OSError):
                 ended = time.monotonic() - began
-        assert 1.6 < ended < 3.5
+        assert_late(2, ended)
         await watch.fence()
 
     async def test_a_session_ends_that_clock(self, server: StartServer) -> None:
@@ -712,22 +731,21 @@ class TestSilence:
         own = server(limits_heartbeat_min=1)
         a, b = await own.dial.pair()
         again, _ = await own.dial.resume(b.push_id, heartbeat=1)
+        rows = await a.post(*(text(b.user_id, f"{n}") for n in range(5)))
+        await again.expect_delivery(5)
+        await again.fence()
         try:
             again.vanish()
         except PermissionError:
             pytest.skip("closing silently needs more rights")
+        # Nothing is written to it from now on: this machine would answer that with a reset.
         began = time.monotonic()
         while (await a.ok("presence", userIds=[b.user_id]))[0]["online"]:
-            await a.say(b.user_id, "x")
-            assert time.monotonic() - began < 4
             await _tick(0.1, a)
-        assert time.monotonic() - began < 2.5
-        sent = await a.ok("history", userId=b.user_id, limit=100)
-        last = await own.dial.resume(b.push_id)
-        got = await last[0].take(last[1]["queued"])
-        assert [each["msgId"] for each in got] == [
-            each["msgId"] for each in sent if each["fromId"] == a.user_id and each["type"] == "1"
-        ]
+        assert_late(1.5, time.monotonic() - began)
+        back, reply = await own.dial.resume(b.push_id)
+        got = await back.take(reply["queued"])
+        assert [each["msgId"] for each in got] == [row["msgId"] for row in rows]
 
     async def test_heartbeat_of_the_default(self, server: StartServer) -> None:
         """Without a wish the configured default is the heartbeat, and it counts."""
@@ -736,7 +754,7 @@ class TestSilence:
         began = time.monotonic()
         assert (await wire.start())["heartbeat"] == 1
         await wire.rest()
-        assert 1.3 < time.monotonic() - began < 2.5
+        assert_late(1.5, time.monotonic() - began)
 
 
 async def _tick(seconds: float, idle: Wire) -> None:
