@@ -15,13 +15,20 @@ from .names import fold
 from .protocol import text_of
 from .status import Status
 
-TYPES = {str(number): number for number in range(8)}
-CATEGORIES = {"0", "1", "2", "3"}
+# What a client may send for a type or a category, as a string or as a number.
+TYPES: dict[str | int | None, int] = {
+    form: number for number in range(8) for form in (number, str(number))
+}
+CATEGORIES: dict[str | int | None, str] = {
+    form: str(number) for number in range(4) for form in (number, str(number))
+}
+TEXT = ("0", 0)
 # An `expire` beyond ten years is a mistake of the client's.
 LONGEST_EXPIRE = 10 * 365 * 86400
 # The longest path of a stored file.
 LONGEST_PATH = 255
-PLAIN_TYPES = {1, 5}
+# For these `toId` alone decides.
+PAIR_ONLY = (MessageType.NORMAL, MessageType.REQUEST)
 
 
 def drafts(messages: Sequence[MessageIn], sender: int, limits: Limits) -> list[Draft | Failed]:
@@ -54,19 +61,23 @@ def draft(message: MessageIn, sender: int, limits: Limits) -> Draft:
     if message.from_id and message.from_id != str(sender):
         raise Refusal(Status.NOT_ALLOWED, "fromId is empty or your own id", field="fromId")
     kind = _type(message.type)
-    infos = message.info if isinstance(message.info, list) else [message.info]
-    if not 1 <= len(infos) <= limits.infos_per_message:
-        raise BadField("info", f"a message holds 1 to {limits.infos_per_message} infos")
-    parts: list[str] = []
-    texts: list[str] = []
-    paths: list[str] = []
-    for index, info in enumerate(infos):
-        category, content = _info(info, index, limits)
-        (paths if category != "0" else texts).append(content)
-        parts.append(f'{{"category":"{category}","content":{encode(content).decode()}}}')
-    chat, to = _target(message, kind)
-    text = "\n".join(texts)
-    made = Draft(kind, to, chat, f"[{','.join(parts)}]", "", fold(text), paths=tuple(paths))
+    infos = message.info
+    if isinstance(infos, list) and len(infos) == 1:
+        infos = infos[0]
+    if isinstance(infos, InfoIn) and infos.category in TEXT:
+        # What nearly all messages are: one text.
+        text = _content(infos, 0, limits.text)
+        made = Draft(kind, f'[{{"category":"0","content":{encode(text).decode()}}}]', fold(text))
+    else:
+        text, made = _many_infos(infos, kind, limits)
+    if kind in PAIR_ONLY:
+        if not message.to_id:
+            raise BadField("toId", "toId is empty")
+    elif message.chat_id or message.to_id:
+        made.chat = f"{message.chat_id or ''} {message.to_id or ''}"
+    else:
+        raise Refusal(Status.NOT_FOUND, "chatId and toId are empty", field="chatId")
+    made.to = user_number(message.to_id)
     if message.client_id:
         if len(message.client_id) > 64:
             raise BadField("clientId", "a clientId has at most 64 characters")
@@ -86,7 +97,7 @@ def user_number(text: str | None) -> int:
 
 
 def _type(value: str | int | None) -> int:
-    kind = TYPES.get(str(value))
+    kind = TYPES.get(value)
     if kind is None:
         raise BadField("type", "type is 0 to 7")
     if kind == MessageType.SYSTEM:
@@ -94,30 +105,37 @@ def _type(value: str | int | None) -> int:
     return kind
 
 
-def _info(info: InfoIn | None, index: int, limits: Limits) -> tuple[str, str]:
-    if info is None:
-        raise BadField("info", "a message needs an info")
-    category = str(info.category)
-    if category not in CATEGORIES:
-        raise BadField(f"info[{index}].category", "category is 0 to 3")
+def _many_infos(
+    infos: list[InfoIn] | InfoIn | None, kind: int, limits: Limits
+) -> tuple[str, Draft]:
+    """Check any number of infos of any category; gives their texts, and the draft begun."""
+    listed = infos if isinstance(infos, list) else [infos]
+    if not 1 <= len(listed) <= limits.infos_per_message:
+        raise BadField("info", f"a message holds 1 to {limits.infos_per_message} infos")
+    parts: list[str] = []
+    texts: list[str] = []
+    paths: list[str] = []
+    for index, info in enumerate(listed):
+        if info is None:
+            raise BadField("info", "a message needs an info")
+        category = CATEGORIES.get(info.category)
+        if category is None:
+            raise BadField(f"info[{index}].category", "category is 0 to 3")
+        is_text = category == "0"
+        content = _content(info, index, limits.text if is_text else LONGEST_PATH)
+        (texts if is_text else paths).append(content)
+        parts.append(f'{{"category":"{category}","content":{encode(content).decode()}}}')
+    text = "\n".join(texts)
+    return text, Draft(kind, f"[{','.join(parts)}]", fold(text), paths=tuple(paths))
+
+
+def _content(info: InfoIn, index: int, longest: int) -> str:
     content = info.content
     if not content:
         raise BadField(f"info[{index}].content", "content is empty")
-    longest = limits.text if category == "0" else LONGEST_PATH
     if len(content) > longest:
         raise BadField(f"info[{index}].content", f"content has at most {longest} characters")
-    return category, content
-
-
-def _target(message: MessageIn, kind: int) -> tuple[str, int]:
-    """Give the chat and the user that a message names; which of them counts, the commit finds."""
-    if kind in (MessageType.NORMAL, MessageType.REQUEST):
-        if not message.to_id:
-            raise BadField("toId", "toId is empty")
-        return "", user_number(message.to_id)
-    if not message.chat_id and not message.to_id:
-        raise Refusal(Status.NOT_FOUND, "chatId and toId are empty", field="chatId")
-    return f"{message.chat_id or ''} {message.to_id or ''}", user_number(message.to_id)
+    return content
 
 
 def _extras(made: Draft, message: MessageIn, limits: Limits) -> None:

@@ -42,14 +42,14 @@ class MessageType:
 # --- frames from the client -------------------------------------------------------------------
 
 
-class InfoIn(Struct, rename="camel"):
+class InfoIn(Struct, rename="camel", gc=False):
     """One piece of content as a client sends it."""
 
     category: str | Integer | None = None
     content: str | None = None
 
 
-class MessageIn(Struct, rename="camel"):
+class MessageIn(Struct, rename="camel", gc=False):
     """A message as a client sends it; `createTime` is never looked at."""
 
     chat_id: Id | None = None
@@ -63,7 +63,7 @@ class MessageIn(Struct, rename="camel"):
     expire: Natural | Maybe = None
 
 
-class AckIn(Struct, rename="camel"):
+class AckIn(Struct, rename="camel", gc=False):
     """The object by which a client says that a conversation was read."""
 
     from_id: Id | None = None
@@ -74,7 +74,7 @@ class AckIn(Struct, rename="camel"):
     msg_id: Id | None = None
 
 
-class Frame(Struct, rename="camel"):
+class Frame(Struct, rename="camel", gc=False):
     """Any line: a command if `cmd` is there, else a message_set."""
 
     cmd: str | UnsetType = UNSET
@@ -97,15 +97,15 @@ class Head(Struct):
 # --- what the core passes on ------------------------------------------------------------------
 
 
-class Draft(Struct):
+class Draft(Struct, gc=False):
     """A client's message, checked and normalised; its chat is resolved when it is committed."""
 
     type: int
-    to: int  # the user it goes to, 0 when it goes to a group
-    chat: str  # the group's id, "" when it goes to a user
     infos: str  # the infos as JSON
-    extra: str  # replyTo, mentions and expire as JSON members, each behind a comma
     text: str  # its texts as search folds them
+    to: int = 0  # the user it goes to, 0 when toId is none
+    chat: str = ""  # chatId and toId as they came, where both may name a group
+    extra: str = ""  # replyTo, mentions and expire as JSON members, each behind a comma
     client_id: str = ""
     reply_to: int = 0
     mentions: tuple[int, ...] = ()
@@ -114,7 +114,7 @@ class Draft(Struct):
     description: str = ""  # the plain text of a request
 
 
-class Actor(Struct, frozen=True):
+class Actor(Struct, frozen=True, gc=False):
     """On whose behalf the store acts; it is refused once its login was revoked."""
 
     account: int
@@ -122,7 +122,7 @@ class Actor(Struct, frozen=True):
     generation: int = 0
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, gc=False):
     """What the sender of one message is told."""
 
     msg_id: int

@@ -114,7 +114,7 @@ def decode_frame(line: bytes) -> Frame:
         frame = _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(line)
-    if frame.cmd == "" or b"\\u0000" in line:
+    if (b"\\" in line and b"\\u0000" in line) or frame.cmd == "":
         return _decode_slowly(line)
     return frame
 

@@ -36,6 +36,8 @@ from .store import Store
 log = structlog.get_logger("pushd.server")
 
 HOUR, MINUTE = 3600.0, 60.0
+# How often the size of the store's log is looked at, in seconds.
+LOG_PERIOD = 15.0
 # How often old things are removed, and how many rows at a time.
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
@@ -98,6 +100,7 @@ class Server:
         background = [
             loop.create_task(_every(SWEEP, service.sweep)),
             loop.create_task(self._maintain(store)),
+            loop.create_task(self._tend_log(store)),
         ]
         # What start-up made lives as long as the process: the collector need not look at it.
         gc.collect()
@@ -186,6 +189,19 @@ class Server:
             # Asked a second time: at once. What was confirmed is on the disk.
             os._exit(1)
         self.stop()
+
+    async def _tend_log(self, store: Store) -> None:
+        """Keep the store's log small, and say so when another program prevents it."""
+        while True:
+            await self.clock.sleep(LOG_PERIOD)
+            if store.writer.failed is not None:
+                return
+            size = await store.tend_log()
+            if size:
+                log.warning(
+                    "the store's log cannot shrink: a program holds a long read transaction",
+                    bytes=size,
+                )
 
     async def _maintain(self, store: Store) -> None:
         """Remove what is too old, in small steps."""

@@ -18,6 +18,8 @@ from ..status import Status
 log = structlog.get_logger("pushd.login")
 
 DAY = 86_400_000  # milliseconds
+# The least length of a known password: a larger `min_password` is about new ones only.
+SHORTEST = 6
 
 
 class Register(Request):
@@ -56,12 +58,13 @@ async def register(ctx: Context, session: Session, request: Register) -> Account
     username = check_username(request.username, auth.reserved_names)
     hashed = await ctx.hasher.hash(password)
     account = await ctx.store.accounts.register(phone, hashed, username)
-    return await _log_in(ctx, session, account)
+    _log_in(ctx, session, account)
+    return await ctx.store.accounts.as_seen(account.id, account.id)
 
 
 async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
     """Log the connection in; wrong passwords cost growing waits."""
-    password = check_password(request.password, ctx.config.auth.min_password)
+    password = check_password(request.password, _shortest(ctx))
     phone = normal_phone(request.phone)
     account = await ctx.store.accounts.by_phone(phone)
     trusted = account is not None and await _trusted(ctx, session, account)
@@ -77,10 +80,14 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
             raise Refusal(Status.ERROR_PASSWORD, field="password")
     if account.disabled:
         raise Refusal(Status.NOT_ALLOWED, "this account is disabled")
-    if ctx.config.limits.per_address:
-        await ctx.store.accounts.note_address(account.id, session.address)
     await _renew_hash(ctx, account, password)
-    return await _log_in(ctx, session, account)
+    known = account
+    await ctx.store.accounts.enter(
+        known,
+        session.address if ctx.config.limits.per_address else "",
+        then=lambda _: _log_in(ctx, session, known),
+    )
+    return await ctx.store.accounts.as_seen(known.id, known.id)
 
 
 async def logout(ctx: Context, session: Session, request: Request) -> Empty:
@@ -93,9 +100,8 @@ async def logout(ctx: Context, session: Session, request: Request) -> Empty:
 async def change_password(ctx: Context, session: Session, request: ChangePassword) -> AccountOut:
     """Change the password; every other login of the account ends."""
     actor = session.who
-    minimum = ctx.config.auth.min_password
-    old = check_password(request.old, minimum, field="old")
-    new = check_password(request.new, minimum, field="new")
+    old = check_password(request.old, _shortest(ctx), field="old")
+    new = check_password(request.new, ctx.config.auth.min_password, field="new")
     account = await ctx.store.accounts.by_id(actor.account)
     if account is None:
         raise Refusal(Status.ERROR_NET)
@@ -274,13 +280,17 @@ async def _trusted(ctx: Context, session: Session, account: Account) -> bool:
     return await ctx.store.accounts.knows_address(account.id, session.address, since)
 
 
-async def _log_in(ctx: Context, session: Session, account: Account) -> AccountOut:
+def _shortest(ctx: Context) -> int:
+    return min(SHORTEST, ctx.config.auth.min_password)
+
+
+def _log_in(ctx: Context, session: Session, account: Account) -> None:
+    """Register a login; in the turn of its commit, so that no change of password misses it."""
     if session.state is State.ENDED:
-        raise Refusal(Status.ERROR_NET)
+        return
     ctx.hub.login(session, Actor(account.id, 0, account.generation))
     session.show_presence = account.show_presence
     session.read_receipts = account.read_receipts
-    return await ctx.store.accounts.as_seen(account.id, account.id)
 
 
 def _digest(push_id: str) -> bytes:

@@ -22,7 +22,7 @@ from ..errors import StoreFailed, StoreRefused
 from ..model import Actor
 from .accounts import Accounts
 from .devices import Devices
-from .engine import FILE, Lock, Worker, open_reader, open_writer
+from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, tend_log
 from .friends import Friends
 from .journal import Journal
 from .messages import Messages
@@ -132,6 +132,10 @@ class Store:
         # When it cannot be noted, the time of the last connection stays.
         verb.future.add_done_callback(asyncio.Future.exception)
         self.writer.submit(verb)
+
+    async def tend_log(self) -> int:
+        """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
+        return await self._workers[0].run(tend_log, self.folder, LOG_LIMIT)
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""

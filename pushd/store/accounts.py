@@ -1,7 +1,7 @@
 """Accounts: who people are, as themselves and as others see them."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import Refusal
 from ..model import FIRST_USER, Account, AccountOut, Actor, PrivacyOut, UserOut
@@ -125,6 +125,8 @@ class Accounts(Noun):
         query = "SELECT id FROM device WHERE account = ? AND token IS NOT NULL AND id <> ?"
         others = [row[0] for row in db.execute(query, (account, actor.device))]
         drop_devices(journal, account, others)
+        # Without this the writer would go on to take the logins that have no device for valid.
+        journal.forget_account(account)
         generation = actor.generation + 1
         return Actor(account, actor.device, generation)
 
@@ -149,19 +151,21 @@ class Accounts(Noun):
         query = "SELECT 1 FROM login_address WHERE account = ? AND address = ? AND seen >= ?"
         return db.execute(query, (account, address, since)).fetchone() is not None
 
-    @writes(grows=False)
-    def note_address(self, journal: Journal, account: int, address: str) -> None:
-        """Note that a login from this address succeeded; the oldest of 100 make room."""
-        journal.db.execute(
-            "INSERT INTO login_address VALUES (?1, ?2, ?3)"
-            " ON CONFLICT (account, address) DO UPDATE SET seen = ?3",
-            (account, address, journal.now),
-        )
-        journal.db.execute(
-            "DELETE FROM login_address WHERE account = ?1 AND address IN (SELECT address FROM"
-            " login_address WHERE account = ?1 ORDER BY seen DESC LIMIT -1 OFFSET 100)",
-            (account,),
-        )
+    async def enter(self, account: Account, address: str, *, then: Callable[[None], None]) -> None:
+        """Note that the right password was given, from this address if it is not "".
+
+        Raises Refusal 10000 when the password was changed since `account` was read. `then` runs
+        on the loop in commit order.
+        """
+        actor = Actor(account.id, 0, account.generation)
+
+        def change(journal: Journal) -> None:
+            if journal.box_of(actor) is None:
+                raise Refusal(Status.ERROR_PASSWORD, field="password")
+            if address:
+                _note_address(journal, account.id, address)
+
+        await self.writer.call(change, grows=False, then=then)
 
     def users(
         self,
@@ -190,6 +194,20 @@ def user_out(row: Sequence[object], viewer: int, modified: str, phone: str = "")
         int(str(row[7])),
         bool(row[8]),
         modified,
+    )
+
+
+def _note_address(journal: Journal, account: int, address: str) -> None:
+    """Note that a login from this address succeeded; the oldest of 100 make room."""
+    journal.db.execute(
+        "INSERT INTO login_address VALUES (?1, ?2, ?3)"
+        " ON CONFLICT (account, address) DO UPDATE SET seen = ?3",
+        (account, address, journal.now),
+    )
+    journal.db.execute(
+        "DELETE FROM login_address WHERE account = ?1 AND address IN (SELECT address FROM"
+        " login_address WHERE account = ?1 ORDER BY seen DESC LIMIT -1 OFFSET 100)",
+        (account,),
     )
 
 

@@ -24,6 +24,10 @@ R = TypeVar("R")
 
 FILE = "pushd.db"
 LOCK = "pushd.lock"
+# How long one attempt waits for another program that holds the database.
+BUSY_MS = 1000
+# The size that the write-ahead log is brought back to, in bytes.
+LOG_LIMIT = 64 << 20
 
 # aiosqlite logs statements with their parameters at DEBUG: contents and hashes.
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
@@ -70,13 +74,13 @@ async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
             folder / FILE, isolation_level=None, cached_statements=512, check_same_thread=False
         )
         try:
-            db.execute("PRAGMA busy_timeout=1000")
+            db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
             db.execute("PRAGMA cell_size_check=ON")
             db.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
-            db.execute("PRAGMA journal_size_limit=67108864")
+            db.execute(f"PRAGMA journal_size_limit={LOG_LIMIT}")
             db.execute("PRAGMA cache_size=-65536")
             db.execute("PRAGMA temp_store=MEMORY")
             migrate(db)
@@ -110,6 +114,27 @@ async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Work
         return worker
     except sqlite3.Error as problem:
         raise StoreRefused(f"{path}: cannot be opened: {problem}") from None
+
+
+def tend_log(db: sqlite3.Connection, folder: Path, limit: int) -> int:
+    """Give space of the write-ahead log back once it is over `limit` bytes.
+
+    Run on the writer's connection. Returns the log's size when it could not be emptied, because
+    a reader holds an old snapshot, else 0. Never waits for readers.
+    """
+    try:
+        size = (folder / f"{FILE}-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
+    if size <= limit:
+        return 0
+    _, pages, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if moved < pages:
+        return size
+    db.execute("PRAGMA busy_timeout=0")
+    busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    return size if busy else 0
 
 
 def migrations() -> list[str]:

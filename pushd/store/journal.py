@@ -97,14 +97,17 @@ class Mailbox:
 class Route:
     """What holds between a sender and the one they write to; kept until a verb changes it."""
 
-    __slots__ = ("blocked", "chat", "friends", "key", "to")
+    __slots__ = ("blocked", "chat", "friends", "key", "open", "to")
 
-    def __init__(self, chat: int, key: str, to: int, friends: bool, blocked: bool) -> None:
+    def __init__(
+        self, chat: int, key: str, to: int, friends: bool, blocked: bool, open_: bool
+    ) -> None:
         self.chat = chat  # 0 until the pair has a chat
         self.key = key  # the chatId
         self.to = to
         self.friends = friends
         self.blocked = blocked  # the one written to blocks the sender
+        self.open = open_  # the sender may write plain messages
 
 
 class Operation(Protocol):
@@ -146,6 +149,7 @@ class Journal:
         self.most_friends = most_friends  # friends, and requests that wait, of one account
         self.strangers = strangers  # whether people who are no friends may write
         self.now = 0  # when the batch began, in ms
+        self.date = ""  # the same as people read it
         self.next_id = 1  # the next msgId
         self.reserve = reserve
         self.db: sqlite3.Connection = None  # type: ignore[assignment]  # set by `open`
@@ -247,6 +251,7 @@ class Journal:
     def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> None:
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
+        self.date = self.dates.text(self.now)
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
@@ -373,18 +378,18 @@ class Journal:
         self._routes.pop((one, other), None)
         self._routes.pop((other, one), None)
 
-    def valid(self, actor: Actor) -> bool:
-        """Tell whether a login still holds: it was not revoked by an earlier operation."""
-        box = self.mailbox(actor.account)
+    def box_of(self, actor: Actor) -> Mailbox | None:
+        """Give the mailbox of a login; None if an earlier operation revoked it."""
+        box = self._mailboxes.get(actor.account) or self.mailbox(actor.account)
         if box is None or box.disabled:
-            return False
+            return None
         if actor.device:
-            return actor.device in box.devices
-        return actor.generation == box.generation
+            return box if actor.device in box.devices else None
+        return box if actor.generation == box.generation else None
 
     def check(self, actor: Actor) -> None:
         """Refuse a login that was revoked."""
-        if not self.valid(actor):
+        if self.box_of(actor) is None:
             raise Refusal(Status.ERROR_NET)
 
     def route(self, sender: int, to: int) -> Route | None:
@@ -397,7 +402,8 @@ class Journal:
                 " EXISTS (SELECT 1 FROM block WHERE account = ?2 AND blocked = ?1)"
             )
             friends, blocked = self.db.execute(query, (sender, to)).fetchone()
-            route = Route(self.find_chat(key), key, to, bool(friends), bool(blocked))
+            open_ = bool(friends or self.strangers) and not blocked and sender != to
+            route = Route(self.find_chat(key), key, to, bool(friends), bool(blocked), open_)
             self._routes[sender, to] = route
         return route
 
@@ -439,24 +445,26 @@ class Journal:
         sender: int,
         body: str,
         text: str | None,
-        *,
         client_id: str | None = None,
         expire: int = 0,
     ) -> tuple[int, bytes]:
         """Gather the row of a new message; returns its msgId and its JSON behind the seq."""
         number = self.next_id
-        self.next_id += 1
+        self.next_id = number + 1
         now = self.now
         expires = now + expire * 1000 if expire else None
         self._message_rows += (number, chat, sender, now, body, text, client_id, expires)
-        return number, rest_of(number, body, self.dates.text(now), now)
+        if client_id:
+            self._known[sender, client_id] = (number, body)
+        return number, rest_of(number, body, self.date, now)
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
         """Put a message into a queue, or note in its gap that it is not there."""
-        if queue.last - queue.acked - queue.holes >= self.queue_limit:
+        last = queue.last
+        if last - queue.acked - queue.holes >= self.queue_limit:
             self._miss(queue, chat, message)
             return
-        queue.last = seq = queue.last + 1
+        queue.last = seq = last + 1
         device = queue.device
         self._queue_rows += (device, seq, message)
         self._dirty[device] = queue
@@ -519,14 +527,6 @@ class Journal:
             for sender, client_id, number, body in found:
                 self._known[sender, client_id] = (number, body)
             start, left = end, left - count
-
-    def earlier(self, sender: int, client_id: str) -> tuple[int, str] | None:
-        """Give msgId and body of the message that has this clientId already."""
-        return self._known.get((sender, client_id))
-
-    def remember(self, sender: int, client_id: str, number: int, body: str) -> None:
-        """Note the clientId of a message of this batch."""
-        self._known[sender, client_id] = (number, body)
 
     def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
         """Confirm a message again that was stored under its clientId; None if it is new.

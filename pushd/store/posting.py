@@ -12,25 +12,18 @@ from ..errors import Refusal
 from ..model import Accepted, Draft, Failed, MessageType
 from ..status import Status
 from . import requests
-from .journal import Journal, Mailbox, Route, message_body
+from .journal import Journal, Mailbox, Route
 
 PAIR_TYPES = (MessageType.NORMAL, MessageType.REQUEST, MessageType.TASK)
 
 
-class _Plan:
-    """What is to be stored for one draft, once the whole list is found good."""
-
-    __slots__ = ("body", "draft", "repeat", "route")
-
-    def __init__(self, draft: Draft, route: Route, body: str, repeat: Accepted | None) -> None:
-        self.draft = draft
-        self.route = route
-        self.body = body
-        self.repeat = repeat  # it was stored before, under its clientId
+# What is to be stored for one draft once the whole list is found good: the draft, its route, its
+# body, and what it was confirmed with before, under its clientId.
+_Plan = tuple[Draft, Route, str, Accepted | None]
 
 
 def post_list(
-    journal: Journal, sender: int, device: int, drafts: Sequence[Draft | Failed]
+    journal: Journal, sender: Mailbox, device: int, drafts: Sequence[Draft | Failed]
 ) -> list[Accepted] | list[Failed]:
     """Store a list for all its recipients, or tell what is wrong with its messages."""
     plans: list[_Plan] = []
@@ -40,34 +33,37 @@ def post_list(
             failures.append(draft)
             continue
         try:
-            plans.append(_plan(journal, sender, draft))
+            plans.append(_plan(journal, sender.account, draft))
         except Refusal as problem:
             failures.append(failure(index, problem))
-    if not failures and len(plans) > 1:
+    if len(plans) > 1 and not failures:
         failures = _conflicts(plans)
     if failures:
         return failures
-    box = journal.mailbox(sender)
-    assert box is not None, "the sender was valid a moment ago"
-    return [_store(journal, box, device, plan) for plan in plans]
+    return [_store(journal, sender, device, plan) for plan in plans]
 
 
 def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
-    route = journal.route(sender, draft.to) if draft.type in PAIR_TYPES else None
+    kind = draft.type
+    route = journal.route(sender, draft.to) if kind in PAIR_TYPES else None
     if route is None:
-        if draft.type in PAIR_TYPES:
+        if kind in PAIR_TYPES:
             raise Refusal(Status.NULL_USER, field="toId")
         raise Refusal(Status.NOT_FOUND, "no such group", field="chatId")
     extra = draft.extra
-    if draft.type == MessageType.REQUEST:
+    if kind == MessageType.REQUEST:
         extra += requests.event(sender, draft.description)
-    body = message_body(route.key, sender, str(draft.to), draft.type, draft.infos, extra)
+    body = (
+        f'"chatId":"{route.key}","fromId":"{sender}","toId":"{draft.to}","type":"{kind}",'
+        f'"info":{draft.infos}{extra}'
+    )
     if draft.client_id:
         repeat = journal.repeat(sender, draft.client_id, body)
         if repeat is not None:
-            return _Plan(draft, route, body, repeat)
-    _check_rights(journal, sender, draft, route)
-    return _Plan(draft, route, body, None)
+            return draft, route, body, repeat
+    if kind != MessageType.NORMAL or not route.open or extra or draft.paths:
+        _check_rights(journal, sender, draft, route)
+    return draft, route, body, None
 
 
 def _check_rights(journal: Journal, sender: int, draft: Draft, route: Route) -> None:
@@ -95,9 +91,9 @@ def _conflicts(plans: list[_Plan]) -> list[Failed]:
     """Find the clientIds that stand for two contents within one list."""
     failures: list[Failed] = []
     seen: dict[str, str] = {}
-    for index, plan in enumerate(plans):
-        client_id = plan.draft.client_id
-        if client_id and seen.setdefault(client_id, plan.body) != plan.body:
+    for index, (draft, _, body, _) in enumerate(plans):
+        client_id = draft.client_id
+        if client_id and seen.setdefault(client_id, body) != body:
             problem = Refusal(
                 Status.BAD_FIELD, "this clientId stands for another message", field="clientId"
             )
@@ -106,33 +102,23 @@ def _conflicts(plans: list[_Plan]) -> list[Failed]:
 
 
 def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accepted:
-    draft, route = plan.draft, plan.route
-    if plan.repeat is not None:
-        return plan.repeat
+    draft, route, body, repeat = plan
     client_id = draft.client_id
-    if client_id:
+    if client_id and repeat is None:
         # The same clientId twice in one list is one message.
-        repeat = journal.repeat(sender.account, client_id, plan.body)
-        if repeat is not None:
-            return repeat
-    if not route.chat:
-        route.chat = journal.chat(route.key, "pair", {sender.account, route.to})
-    body = plan.body
+        repeat = journal.repeat(sender.account, client_id, body)
+    if repeat is not None:
+        return repeat
+    chat = route.chat
+    if not chat:
+        chat = route.chat = journal.chat(route.key, "pair", {sender.account, route.to})
     if draft.type == MessageType.REQUEST:
         requests.record(journal, sender.account, draft.to, draft.description)
     number, rest = journal.store_message(
-        route.chat,
-        sender.account,
-        body,
-        draft.text,
-        client_id=client_id or None,
-        expire=draft.expire,
+        chat, sender.account, body, draft.text, client_id or None, draft.expire
     )
-    if client_id:
-        journal.remember(sender.account, client_id, number, body)
     to = journal.mailbox(route.to)
     assert to is not None, "the recipient was there a moment ago"
-    chat = route.chat
     for queue in to.queues:
         journal.enqueue(queue, chat, number, rest)
     if len(sender.devices) > (1 if device else 0):

@@ -67,15 +67,16 @@ class Post:
 
     def apply(self, journal: Journal) -> None:
         """Store every list, or note why it is refused."""
-        account, device = self.actor.account, self.actor.device
-        self.results = []
+        actor = self.actor
+        results = self.results = []
         for drafts in self.lists:
             # Each list asks again: a list before it may have changed what holds.
-            if journal.valid(self.actor):
-                self.results.append(post_list(journal, account, device, drafts))
-            else:
+            sender = journal.box_of(actor)
+            if sender is None:
                 refused = Refusal(Status.ERROR_NET)
-                self.results.append([Failed(0, int(refused.status), refused.message)])
+                results.append([Failed(0, int(refused.status), refused.message)])
+            else:
+                results.append(post_list(journal, sender, actor.device, drafts))
 
     def finish(self) -> None:
         """Tell the connection."""
