@@ -69,6 +69,7 @@ __all__ = [
     "Draft",
     "Event",
     "Info",
+    "LineTooLong",
     "Message",
     "Options",
     "Replaced",

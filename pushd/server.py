@@ -15,7 +15,7 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -99,8 +99,8 @@ class Server:
                 loop.add_signal_handler(number, self._on_stop_signal)
         background = [
             loop.create_task(_every(SWEEP, service.sweep)),
-            loop.create_task(self._maintain(store)),
-            loop.create_task(self._tend_log(store)),
+            loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
+            loop.create_task(self._repeat(LOG_PERIOD, partial(self._tend_log, store))),
         ]
         # What start-up made lives as long as the process: the collector need not look at it.
         gc.collect()
@@ -192,32 +192,36 @@ class Server:
 
     async def _tend_log(self, store: Store) -> None:
         """Keep the store's log small, and say so when another program prevents it."""
-        while True:
-            await self.clock.sleep(LOG_PERIOD)
-            if store.writer.failed is not None:
-                return
-            size = await store.tend_log()
-            if size:
-                log.warning(
-                    "the store's log cannot shrink: a program holds a long read transaction",
-                    bytes=size,
-                )
+        size = await store.tend_log()
+        if size:
+            log.warning(
+                "the store's log cannot shrink: a program holds a long read transaction",
+                bytes=size,
+            )
 
     async def _maintain(self, store: Store) -> None:
         """Remove what is too old, in small steps."""
         queue, limits = self.config.queue, self.config.limits
+        now = self.clock.wall()
+        old_client_ids = now - limits.client_id_days * DAY_MS
+        steps: list[Callable[[], Any]] = [
+            partial(store.messages.expire_queues, now - queue.days * DAY_MS, 10),
+            partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
+            partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
+        ]
+        for step in steps:
+            while await step():
+                await self.clock.sleep(0.01)
+
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something now and then for as long as the server runs; what fails is tried again."""
         while True:
-            now = self.clock.wall()
-            old_client_ids = now - limits.client_id_days * DAY_MS
-            steps: list[Callable[[], Any]] = [
-                partial(store.messages.expire_queues, now - queue.days * DAY_MS, 10),
-                partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
-                partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
-            ]
-            for step in steps:
-                while await step():
-                    await self.clock.sleep(0.01)
-            await self.clock.sleep(MAINTENANCE)
+            try:
+                await work()
+            except Exception as problem:
+                # A full disk or a busy store; a store that failed ends the server elsewhere.
+                log.warning("upkeep failed", work=str(work), problem=str(problem))
+            await self.clock.sleep(seconds)
 
 
 async def _every(seconds: float, function: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import json
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 Frame = dict[str, Any]
 
@@ -254,8 +254,7 @@ class _Connection(asyncio.Protocol):
         self.mute = False  # replies get lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._server.joined(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

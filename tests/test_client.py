@@ -68,6 +68,14 @@ async def reconnected(server: FakeServer, client: Client, restarts: int) -> None
     await client.ping()
 
 
+async def disconnected(client: Client, time: VirtualTime) -> None:
+    """Wait until the client has seen the break and sleeps before its next attempt."""
+    async for event in client.events():
+        if event.name == "disconnected":
+            break
+    await time.wait_sleeper()
+
+
 async def spin() -> None:
     """Let everything that is ready run."""
     for _ in range(20):
@@ -101,7 +109,12 @@ async def test_register_refused() -> None:
 
 async def test_start_gives_the_push_id_to_keep() -> None:
     """`start` asks once for a device, with all options, and keeps its name."""
-    options = {"push_id": "", "device": "desk", "accept": ["typing"], "heartbeat": 90}
+    options: dict[str, Any] = {
+        "push_id": "",
+        "device": "desk",
+        "accept": ["typing"],
+        "heartbeat": 90,
+    }
     async with FakeServer() as server, make(server, **options) as client:
         await client.login(PHONE, PASSWORD, start=True)
         await asyncio.gather(client.start(), client.start())
@@ -257,8 +270,7 @@ async def test_sends_wait_while_disconnected() -> None:
     time = VirtualTime(instant=0.5)
     async with resumed(time, heartbeat=900) as (server, client):
         server.cut()
-        await server.until(lambda: not server._live)
-        await time.wait_sleeper()
+        await disconnected(client, time)
         sends = [asyncio.create_task(client.send("10002", str(number))) for number in range(3)]
         await spin()
         assert not server.frames("list")
@@ -299,8 +311,7 @@ async def test_cancelled_send_is_forgotten() -> None:
     time = VirtualTime(instant=0.5)
     async with resumed(time, heartbeat=900) as (server, client):
         server.cut()
-        await time.wait_sleeper()
-        await server.until(lambda: not server._live)
+        await disconnected(client, time)
         gone = asyncio.create_task(client.send("10002", "gone"))
         kept = asyncio.create_task(client.send("10002", "kept"))
         await spin()
@@ -528,14 +539,28 @@ async def test_message_finished_while_disconnected() -> None:
         server.deliver(message(1), message(2))
         await client.ping()
         server.cut()
-        await server.until(lambda: not server._live)
-        await time.wait_sleeper()
+        await disconnected(client, time)
         inbox = client.messages()
         assert [(await anext(inbox)).msg_id for _ in range(2)] == ["1", "2"]
         server.restore("e1")
         server.deliver(message(3))
         time.advance(1)
         assert (await anext(inbox)).msg_id == "3"
+        await client.ping()
+        assert server.acks() == []
+
+
+async def test_message_in_hand_is_not_acked_elsewhere() -> None:
+    """A message that the new link has not brought yet is not acked on it."""
+    async with resumed() as (server, client):
+        server.deliver(message(1))
+        inbox = client.messages()
+        await anext(inbox)
+        server.restore("e1")
+        server.cut()
+        await reconnected(server, client, 2)
+        server.deliver(message(2))
+        assert (await anext(inbox)).msg_id == "2"
         await client.ping()
         assert server.acks() == []
 
@@ -807,9 +832,9 @@ async def test_endless_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_lines_in_pieces() -> None:
     """Where the bytes are cut means nothing."""
-    link_frames: list[Any] = []
+    got: list[Any] = []
     link = Link(
-        handle=lambda _, frame: link_frames.append(frame.message[0].text),
+        handle=lambda _, frame: got.append(frame.message),
         wake=lambda: None,
         lost=lambda _: None,
         clock=lambda: 0.0,
@@ -817,7 +842,7 @@ async def test_lines_in_pieces() -> None:
     lines = [json.dumps({"message": [message(n, "é\u2028")]}, ensure_ascii=False) for n in (1, 2)]
     for byte in "\r\n".join([*lines, "", ""]).encode():
         link.data_received(bytes([byte]))
-    assert link_frames == ["é\u2028"] * 2
+    assert [each.text for [each] in got] == ["é\u2028"] * 2
 
 
 async def test_heartbeat_when_idle() -> None:
@@ -895,7 +920,7 @@ async def test_close_while_disconnected() -> None:
     time = VirtualTime(instant=0.5)
     async with resumed(time, heartbeat=900) as (server, client):
         server.cut()
-        await server.until(lambda: not server._live)
+        await disconnected(client, time)
         send = asyncio.create_task(client.send("10002", "x"))
         await spin()
         await client.close()

@@ -49,6 +49,7 @@ MASKS = (
     (re.compile(r'(?<="time":)\d{13}'), "TIME"),
     (re.compile(r'(?<="connection":")\d+(?=")'), "NUMBER"),
     (re.compile(r"(?<=answered in )[0-9.]+(?= ms)"), "DURATION"),
+    (re.compile(r"(?<=\[)\d\d:\d\d(?=\])"), "CLOCK"),
 )
 
 
@@ -122,6 +123,7 @@ class Tour:
         self._host, self._port = address
         self._terminals: dict[str, Terminal] = {}
         self._secrets: dict[str, str] = {}  # documented pushIds, and those of this run
+        self._renamed: dict[str, str] = {}  # those that the document is to have from now on
         self._output: list[str] = []  # of the last program
 
     def replay(self, document: str) -> str:
@@ -170,16 +172,18 @@ class Tour:
             terminal = self._terminals[name] = Terminal(self._host, self._port)
         if direction == ">":
             terminal.type(self._own(line))
-            return f"{name}> {line}"
+            return f"{name}> {_replaced(line, self._renamed)}"
         shown = terminal.closed() if line == CLOSED else terminal.read()
-        self._secrets |= zip(_SECRET.findall(line), _SECRET.findall(shown), strict=False)
-        return f"{name}< {line if masked(line) == masked(shown) else shown}"
+        secrets = dict(zip(_SECRET.findall(line), _SECRET.findall(shown), strict=False))
+        self._secrets |= secrets
+        if masked(line) == masked(shown):
+            return f"{name}< {line}"
+        self._renamed |= secrets
+        return f"{name}< {shown}"
 
     def _own(self, text: str) -> str:
         """Put this run's pushIds and port in the place of the documented ones."""
-        for known, own in self._secrets.items():
-            text = text.replace(known, own)
-        return re.sub(r"\b9527\b", str(self._port), text)
+        return re.sub(r"\b9527\b", str(self._port), _replaced(text, self._secrets))
 
     def _shell(self, command: str) -> list[str]:
         path = f"{BIN}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -195,6 +199,12 @@ class Tour:
         )
         assert not done.returncode, f"{command[-1]}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+
+def _replaced(text: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _output_below(lines: list[str], command: str) -> list[str]:

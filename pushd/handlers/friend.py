@@ -90,7 +90,9 @@ async def delete_friend(ctx: Context, session: Session, request: User) -> UserOu
 async def set_alias(ctx: Context, session: Session, request: SetAlias) -> UserOut:
     """Give a friend a name of one's own."""
     user = user_id(request.user_id)
-    await ctx.store.friends.set_alias(session.who, user, (request.alias or "").strip())
+    if request.alias is None:
+        raise BadField("alias", 'say an alias; "" clears it')
+    await ctx.store.friends.set_alias(session.who, user, request.alias.strip())
     return await ctx.store.friends.user(session.account, user)
 
 
@@ -130,18 +132,21 @@ async def blocked(ctx: Context, session: Session, request: Paged) -> Page:
 
 
 async def presence(ctx: Context, session: Session, request: Presence) -> list[PresenceOut]:
-    """Tell whether friends are online; raises Refusal 4004 for anybody else."""
+    """Tell whether friends are online; raises Refusal 4004 for others, 6004 for unknown ones."""
     ids = request.user_ids or []
     if not 1 <= len(ids) <= MOST_PRESENCE:
         raise BadField("userIds", f"userIds holds 1 to {MOST_PRESENCE} ids")
     users = [user_id(text, f"userIds[{index}]") for index, text in enumerate(ids)]
+    # Whoever is offline by now has been seen: that is noted with the next commit.
+    await ctx.store.writer.barrier()
     known = await ctx.store.friends.presence(session.who.account, users)
     listing: list[PresenceOut] = []
     for index, user in enumerate(users):
         if user not in known:
-            raise Refusal(
-                Status.NOT_ALLOWED, "this user is not your friend", field=f"userIds[{index}]"
-            )
+            field = f"userIds[{index}]"
+            if await ctx.store.accounts.by_id(user) is None:
+                raise Refusal(Status.NULL_USER, field=field)
+            raise Refusal(Status.NOT_ALLOWED, "this user is not your friend", field=field)
         shown, seen = known[user]
         online = shown and ctx.hub.online(user)
         last_seen = ctx.dates.text(seen) if shown and seen and not online else ""

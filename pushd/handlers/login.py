@@ -245,12 +245,13 @@ async def _guess(
     """Hold one attempt at a password: attempts at an account from an address go in turn.
 
     A wrong password and an unknown user cost the same. Raises TooMany while the address waits,
-    unless it is trusted.
+    unless it is trusted; without budgets per address nobody waits, or a guesser could lock an
+    account whose owner has the same address.
     """
-    key = (phone, session.address if ctx.config.limits.per_address else "")
+    key = (phone, session.address)
     async with ctx.turns.of(key):
         wait = ctx.penalties.check(key, ctx.clock.now())
-        if wait and not trusted:
+        if wait and ctx.config.limits.per_address and not trusted:
             raise TooMany(wait, "too many wrong passwords")
         try:
             yield

@@ -54,12 +54,19 @@ class Lock:
     """The lock of a data folder; held until `release`, and by the process at most."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise StoreRefused(
+                f"{folder}: {problem.strerror}: make it writable for this user, or name another"
+            ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
-            raise StoreRefused(f"{folder}: another pushd uses this folder") from None
+            raise StoreRefused(
+                f"{folder}: another pushd uses this folder: stop that one, or name another"
+            ) from None
 
     def release(self) -> None:
         """Let another server have the folder."""
@@ -113,7 +120,23 @@ async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Work
         await worker
         return worker
     except sqlite3.Error as problem:
-        raise StoreRefused(f"{path}: cannot be opened: {problem}") from None
+        raise StoreRefused(f"{path}: {_advice(problem)}") from None
+
+
+def _advice(problem: sqlite3.Error) -> str:
+    """Say why a database cannot be opened, and what to do about it."""
+    match getattr(problem, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB:
+            return "it is not a database: move it away, or restore a backup in its place"
+        case sqlite3.SQLITE_CORRUPT:
+            return "it is damaged: restore a backup in its place"
+        case sqlite3.SQLITE_FULL:
+            return "the disk is full: make room, then start again"
+        case sqlite3.SQLITE_BUSY:
+            return "another program holds it: end that one, then start again"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
+            return f"{problem}: make it and its folder writable for this user"
+    return f"it cannot be opened: {problem}"
 
 
 def tend_log(db: sqlite3.Connection, folder: Path, limit: int) -> int:
@@ -149,7 +172,7 @@ def migrations() -> list[str]:
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the schema to the newest version, each step in one transaction.
 
-    Raises StoreRefused for a schema newer than this program.
+    Raises StoreRefused for a schema newer than this program, and for tables of another one.
     """
     scripts = migrations()
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -157,6 +180,8 @@ def migrate(db: sqlite3.Connection) -> None:
         raise StoreRefused(
             f"the store has schema {version}, this pushd knows {len(scripts)}: install a newer one"
         )
+    if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise StoreRefused("the database is not one of pushd: move it away, or name another folder")
     for number, script in enumerate(scripts[version:], start=version + 1):
         db.execute("BEGIN IMMEDIATE")
         try:

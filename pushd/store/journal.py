@@ -20,6 +20,7 @@ from ..errors import Refusal, StoreFailed
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
+from .membership import Group, Groups, notice_body
 from .reserve import Reserve
 from .rows import insert_rows
 
@@ -31,7 +32,7 @@ POSITION_TAIL = (
     " last = excluded.last, acked = excluded.acked, message = excluded.message"
 )
 # Acked rows are removed in ranges of at least this many.
-DELETE_RANGE = 256
+DELETE_RANGE = 64
 # Chats that a gap names; the client reads all of them when there are more.
 GAP_CHATS = 101
 
@@ -119,8 +120,14 @@ class Operation(Protocol):
     signals: list[Any]
     error: BaseException | None
 
-    def apply(self, journal: "Journal") -> None:
-        """Check and change the store; raise nothing but what ends the whole batch."""
+    def apply(self, journal: "Journal") -> bool:
+        """Check and change the store; raise nothing but what ends the whole batch.
+
+        False when the batch has become too large: the rest is applied in the next one.
+        """
+
+    def advance(self) -> None:
+        """Note that what was applied so far is committed."""
 
     def finish(self) -> None:
         """Tell whoever waits."""
@@ -141,6 +148,7 @@ class Journal:
         client_id_days: int,
         most_friends: int,
         strangers: bool,
+        batch_rows: int = 4096,
     ) -> None:
         self.clock = clock
         self.dates = dates
@@ -148,6 +156,10 @@ class Journal:
         self.client_id_ms = client_id_days * 86_400_000
         self.most_friends = most_friends  # friends, and requests that wait, of one account
         self.strangers = strangers  # whether people who are no friends may write
+        self.groups = Groups(pairs)
+        self._batch_rows = batch_rows  # queue rows of a batch, beyond which it is committed
+        self._written = 0  # values of queue rows that this batch has flushed
+        self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
         self.date = ""  # the same as people read it
         self.next_id = 1  # the next msgId
@@ -177,11 +189,19 @@ class Journal:
 
     # --- batches --------------------------------------------------------------------------
 
-    def commit(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> None:
+    @property
+    def full_batch(self) -> bool:
+        """True when the batch should be committed before more is applied."""
+        rows = (self._written + len(self._queue_rows)) // 3
+        return self._bounded and rows >= self._batch_rows
+
+    def commit(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         """Commit a batch with one sync; each operation carries its own outcome afterwards.
 
-        Raises Busy if nothing was done because another program holds the database, and
-        StoreFailed if a write or sync failed: then nothing of the batch may be confirmed.
+        Returns how many operations are finished; those behind them are to be committed again,
+        and the first of them may be committed in part. Raises Busy if nothing was done because
+        another program holds the database, and StoreFailed if a write or sync failed: then
+        nothing of the batch may be confirmed.
         """
         for device, (seq, message) in self._owed.items():
             known = acks.get(device, (0, 0))
@@ -189,9 +209,9 @@ class Journal:
         self._owed = {}
         if self.reserve.spent and not self.reserve.refill():
             self._commit_small(acks, operations)
-            return
+            return len(operations)
         try:
-            self._transact(acks, operations)
+            return self._transact(acks, operations)
         except sqlite3.Error as problem:
             self._roll_back()
             kind = failure_kind(problem)
@@ -207,6 +227,7 @@ class Journal:
         except Exception:
             self._roll_back()
             self._commit_singly(acks, operations)
+        return len(operations)
 
     def _commit_small(
         self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]
@@ -224,8 +245,10 @@ class Journal:
         """Commit each operation on its own, so that only the bad one fails."""
         if acks and self._commit_one(acks, ()) is not None:
             self._owed = acks
+        self._bounded = False
         for operation in operations:
             operation.error = self._commit_one({}, (operation,)) or operation.error
+        self._bounded = True
 
     def _commit_one(
         self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]
@@ -248,22 +271,29 @@ class Journal:
             return problem
         return None
 
-    def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> None:
+    def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
+        self._written = 0
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
+        finished = 0
         for operation in operations:
             operation.error = None
             self.deliveries = operation.deliveries = []
             self.signals = operation.signals = []
-            operation.apply(self)
+            if not operation.apply(self):
+                break
+            finished += 1
+            if self.full_batch:
+                break
         self.flush()
         self.save_positions()
         self.db.execute("COMMIT")
         self._trim()
+        return finished
 
     def _roll_back(self) -> None:
         """Undo the transaction and forget everything that was learnt in it."""
@@ -271,6 +301,7 @@ class Journal:
             self.db.execute("ROLLBACK")
         for cache in (self._mailboxes, self._queues, self._routes, self._chats, self._dirty):
             cache.clear()
+        self.groups.clear()
         self._known.clear()
         self._message_rows.clear()
         self._queue_rows.clear()
@@ -279,6 +310,7 @@ class Journal:
         """Keep the caches within their bounds; between batches, for queues are changed in them."""
         self._dirty.clear()
         self._known.clear()
+        self.groups.trim()
         while len(self._mailboxes) > self._cache:
             self.forget_account(next(iter(self._mailboxes)))
         while len(self._routes) > self._pairs:
@@ -293,6 +325,7 @@ class Journal:
             self._message_rows = []
         if self._queue_rows:
             insert_rows(self.db, QUEUE_HEAD, 3, self._queue_rows)
+            self._written += len(self._queue_rows)
             self._queue_rows = []
 
     def save_positions(self) -> None:
@@ -511,6 +544,23 @@ class Journal:
         number, rest = self.store_message(chat, 0, body, fold(text))
         self.deliver(box, chat, number, rest, without=without)
 
+    def group_notice(self, group: Group, text: str, event: dict[str, object]) -> int:
+        """Send a message of the server's own to all who are in a group; gives its msgId."""
+        body, folded = notice_body(group.key, text, event)
+        number, rest = self.store_message(group.chat, 0, body, folded)
+        self.fan_out(group, number, rest)
+        return number
+
+    def fan_out(self, group: Group, message: int, rest: bytes, *, sender: int = 0) -> None:
+        """Put a message into the queues of all who are in a group, but for its sender."""
+        chat = group.chat
+        enqueue = self.enqueue
+        for account in group.members:
+            box = self._mailboxes.get(account) or self.mailbox(account)
+            if account != sender and box is not None:
+                for queue in box.queues:
+                    enqueue(queue, chat, message, rest)
+
     # --- clientIds ------------------------------------------------------------------------
 
     def _look_up_client_ids(self, operations: Sequence[Operation]) -> None:
@@ -527,6 +577,10 @@ class Journal:
             for sender, client_id, number, body in found:
                 self._known[sender, client_id] = (number, body)
             start, left = end, left - count
+
+    def knows(self, sender: int, client_id: str) -> bool:
+        """Tell whether a message of the sender's has this clientId."""
+        return (sender, client_id) in self._known
 
     def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
         """Confirm a message again that was stored under its clientId; None if it is new.
@@ -597,6 +651,9 @@ def failure_kind(problem: sqlite3.Error) -> str:
     code = getattr(problem, "sqlite_errorcode", None)
     if code is None:
         return "bug"
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        # The index of the log could not grow: nothing was written, the disk is full.
+        return "full"
     match code & 0xFF:
         case sqlite3.SQLITE_FULL:
             return "full"
@@ -639,7 +696,9 @@ def text_infos(text: str) -> str:
     return f'[{{"category":"0","content":{encode(text).decode()}}}]'
 
 
-def message_body(key: str, sender: int, to: str, kind: int, infos: str, extra: str = "") -> str:
+def message_body(
+    key: str, sender: int, to: int | str, kind: int, infos: str, extra: str = ""
+) -> str:
     """Give the members of a message that never change."""
     return (
         f'"chatId":"{key}","fromId":"{sender}","toId":"{to}","type":"{kind}","info":{infos}{extra}'

@@ -152,11 +152,15 @@ class Messages(Noun):
     ) -> tuple[list[bytes], str]:
         """Read a chat of the viewer's, oldest first: the newest, or what is before or after an id.
 
-        Gives the messages and the id to go on with, "" at the end.
+        Gives the messages and the id to go on with, "" at the end. Raises Refusal 4005 for a pair
+        with a user that never was.
         """
         query = "SELECT c.id FROM chat c JOIN member m ON m.chat = c.id AND m.account = ?"
         found = db.execute(f"{query} WHERE c.key = ?", (viewer, key)).fetchone()
         if found is None:
+            peer = peer_of(key, viewer)
+            if peer and not db.execute("SELECT 1 FROM account WHERE id = ?", (peer,)).fetchone():
+                raise _no_such_chat()
             return [], ""
         bound, order = ("m.id > ?", "ASC") if after >= 0 else ("m.id < ?", "DESC")
         rows = db.execute(
@@ -172,15 +176,22 @@ class Messages(Noun):
 
     @reads(long=True)
     def search(
-        self, db: sqlite3.Connection, viewer: int, text: str, key: str, before: int, limit: int
+        self,
+        db: sqlite3.Connection,
+        viewer: int,
+        text: str,
+        key: str,
+        before: int,
+        skip: int,
+        limit: int,
     ) -> tuple[list[bytes], str]:
         """Find messages that hold a text in the viewer's chats, newest first; no recalled ones."""
         chats = "SELECT m.chat FROM member m JOIN chat c ON c.id = m.chat WHERE m.account = ?1"
         rows = db.execute(
             f"SELECT {COLUMNS} FROM message m WHERE m.chat IN ({chats} AND (?2 = '' OR c.key = ?2))"
             " AND m.id < ?3 AND (m.expires IS NULL OR m.expires > ?4)"
-            " AND instr(m.text, ?5) > 0 ORDER BY m.id DESC LIMIT ?6",
-            (viewer, key, before, self.clock.wall(), fold(text), limit + 1),
+            " AND instr(m.text, ?5) > 0 ORDER BY m.id DESC LIMIT ?6 OFFSET ?7",
+            (viewer, key, before, self.clock.wall(), fold(text), limit + 1, skip),
         )
         items, more = self._bounded(rows, viewer, limit)
         return [item[1] for item in items], str(items[-1][0]) if more else ""
@@ -369,8 +380,11 @@ def key_for(viewer: int, chat: str, peer: int) -> str:
     if chat == SYSTEM_CHAT:
         return system_key(viewer)
     low, _, high = chat.partition("-")
-    if str(viewer) not in (low, high) or not (low.isdigit() and high.isdigit()):
-        raise Refusal(Status.NOT_FOUND, "no such chat", field="chatId")
+    other = high if low == str(viewer) else low
+    # An integer beyond SQLite's would be an error in every query.
+    number = int(other) if other.isascii() and other.isdigit() and len(other) <= 16 else 0
+    if number in (0, viewer) or chat != pair_key(viewer, number):
+        raise _no_such_chat()
     return chat
 
 
@@ -385,6 +399,10 @@ def peer_of(key: str, account: int) -> int:
     if not dash:
         return 0
     return int(high) if low == str(account) else int(low)
+
+
+def _no_such_chat() -> Refusal:
+    return Refusal(Status.NOT_FOUND, "no such chat", field="chatId")
 
 
 def stub_of(body: str) -> str:

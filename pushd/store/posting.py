@@ -12,14 +12,17 @@ from ..errors import Refusal
 from ..model import Accepted, Draft, Failed, MessageType
 from ..status import Status
 from . import requests
-from .journal import Journal, Mailbox, Route
+from .journal import Journal, Mailbox, Route, message_body
+from .membership import Group
 
 PAIR_TYPES = (MessageType.NORMAL, MessageType.REQUEST, MessageType.TASK)
 
 
-# What is to be stored for one draft once the whole list is found good: the draft, its route, its
+# Where a message goes: to the other one of a pair, or to a group.
+_Target = Route | Group
+# What is to be stored for one draft once the whole list is found good: the draft, its target, its
 # body, and what it was confirmed with before, under its clientId.
-_Plan = tuple[Draft, Route, str, Accepted | None]
+_Plan = tuple[Draft, _Target, str, Accepted | None]
 
 
 def post_list(
@@ -45,18 +48,19 @@ def post_list(
 
 def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
     kind = draft.type
+    if kind not in PAIR_TYPES or draft.chat:
+        group = _group(journal, sender, draft)
+        if group is not None:
+            return _plan_group(journal, sender, draft, group)
     route = journal.route(sender, draft.to) if kind in PAIR_TYPES else None
     if route is None:
-        if kind in PAIR_TYPES:
+        if kind in (MessageType.NORMAL, MessageType.REQUEST):
             raise Refusal(Status.NULL_USER, field="toId")
         raise Refusal(Status.NOT_FOUND, "no such group", field="chatId")
     extra = draft.extra
     if kind == MessageType.REQUEST:
         extra += requests.event(sender, draft.description)
-    body = (
-        f'"chatId":"{route.key}","fromId":"{sender}","toId":"{draft.to}","type":"{kind}",'
-        f'"info":{draft.infos}{extra}'
-    )
+    body = message_body(route.key, sender, draft.to, kind, draft.infos, extra)
     if draft.client_id:
         repeat = journal.repeat(sender, draft.client_id, body)
         if repeat is not None:
@@ -64,6 +68,34 @@ def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
     if kind != MessageType.NORMAL or not route.open or extra or draft.paths:
         _check_rights(journal, sender, draft, route)
     return draft, route, body, None
+
+
+def _group(journal: Journal, sender: int, draft: Draft) -> Group | None:
+    """Find the group that chatId or toId names: the first that the sender is in.
+
+    A repeat of a confirmed message is confirmed again also when its sender has left since.
+    """
+    named = [journal.groups.find(journal.db, key) for key in draft.chat.split(" ") if key]
+    groups = [group for group in named if group is not None]
+    for group in groups:
+        if sender in group.members:
+            return group
+    repeats = draft.client_id and journal.knows(sender, draft.client_id)
+    return groups[0] if groups and repeats else None
+
+
+def _plan_group(journal: Journal, sender: int, draft: Draft, group: Group) -> _Plan:
+    key = group.key
+    body = message_body(key, sender, key, draft.type, draft.infos, draft.extra)
+    if draft.client_id:
+        repeat = journal.repeat(sender, draft.client_id, body)
+        if repeat is not None:
+            return draft, group, body, repeat
+    if sender not in group.members:
+        raise Refusal(Status.NOT_FOUND, "no such group", field="chatId")
+    group.check_speech(sender, draft.type, journal.now)
+    _check_references(journal, sender, draft, group.chat)
+    return draft, group, body, None
 
 
 def _check_rights(journal: Journal, sender: int, draft: Draft, route: Route) -> None:
@@ -75,12 +107,17 @@ def _check_rights(journal: Journal, sender: int, draft: Draft, route: Route) -> 
         raise Refusal(Status.NOT_ALLOWED, "this user does not want your messages", field="toId")
     elif not route.friends and not journal.strangers:
         raise Refusal(Status.NOT_ALLOWED, "you are not friends", field="toId")
+    _check_references(journal, sender, draft, route.chat)
+
+
+def _check_references(journal: Journal, sender: int, draft: Draft, chat: int) -> None:
+    """Refuse files, messages and users that the sender may not name."""
     if draft.paths:
         raise Refusal(Status.NOT_FOUND, "no such file", field="info")
     if draft.reply_to:
         journal.flush()
         query = "SELECT 1 FROM message WHERE id = ? AND chat = ?"
-        if not journal.db.execute(query, (draft.reply_to, route.chat)).fetchone():
+        if not journal.db.execute(query, (draft.reply_to, chat)).fetchone():
             raise Refusal(Status.NOT_FOUND, "no such message in this chat", field="replyTo")
     for user in draft.mentions:
         if journal.mailbox(user) is None:
@@ -102,28 +139,32 @@ def _conflicts(plans: list[_Plan]) -> list[Failed]:
 
 
 def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accepted:
-    draft, route, body, repeat = plan
+    draft, target, body, repeat = plan
     client_id = draft.client_id
     if client_id and repeat is None:
         # The same clientId twice in one list is one message.
         repeat = journal.repeat(sender.account, client_id, body)
     if repeat is not None:
         return repeat
-    chat = route.chat
+    chat = target.chat
     if not chat:
-        chat = route.chat = journal.chat(route.key, "pair", {sender.account, route.to})
+        assert isinstance(target, Route), "a group has its chat from the beginning"
+        chat = target.chat = journal.chat(target.key, "pair", {sender.account, target.to})
     if draft.type == MessageType.REQUEST:
         requests.record(journal, sender.account, draft.to, draft.description)
     number, rest = journal.store_message(
         chat, sender.account, body, draft.text, client_id or None, draft.expire
     )
-    to = journal.mailbox(route.to)
-    assert to is not None, "the recipient was there a moment ago"
-    for queue in to.queues:
-        journal.enqueue(queue, chat, number, rest)
+    if isinstance(target, Group):
+        journal.fan_out(target, number, rest, sender=sender.account)
+    else:
+        to = journal.mailbox(target.to)
+        assert to is not None, "the recipient was there a moment ago"
+        for queue in to.queues:
+            journal.enqueue(queue, chat, number, rest)
     if len(sender.devices) > (1 if device else 0):
         _copy(journal, sender, device, chat, number, own_copy(rest, client_id))
-    return Accepted(number, route.key, journal.now)
+    return Accepted(number, target.key, journal.now)
 
 
 def _copy(

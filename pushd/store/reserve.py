@@ -8,6 +8,7 @@ is full it is given up; what needs space is refused until the file can be made a
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # Seconds between two attempts to make the file again.
@@ -28,7 +29,7 @@ class Reserve:
         """Give the space up, since the disk is full."""
         self.spent = True
         self._tried = self._now()
-        self._path.unlink(missing_ok=True)
+        self._remove()
 
     def refill(self) -> bool:
         """Set the space aside again; False while the disk has none, tried once a second."""
@@ -37,11 +38,16 @@ class Reserve:
             return False
         self._tried = now
         if not self._allocate():
-            self._path.unlink(missing_ok=True)
+            self._remove()
             self.spent = True
             return False
         self.spent = False
         return True
+
+    def _remove(self) -> None:
+        # Where it cannot be removed it gives nothing up, and the disk stays full.
+        with suppress(OSError):
+            self._path.unlink()
 
     def _allocate(self) -> bool:
         if not self._size:

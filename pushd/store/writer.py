@@ -30,6 +30,7 @@ class Post:
     __slots__ = (
         "actor",
         "client_ids",
+        "committed",
         "deliveries",
         "done",
         "error",
@@ -45,6 +46,7 @@ class Post:
     def __init__(self, actor: Actor, done: Callable[["Post"], None]) -> None:
         self.actor = actor
         self.done = done  # called once the outcome is durable
+        self.committed = 0  # lists whose outcome is durable
         self.lists: list[Sequence[Draft | Failed]] = []
         self.tags: list[Any] = []  # one for each list, the caller's
         self.slot: Any = None  # the caller's
@@ -65,11 +67,14 @@ class Post:
             if isinstance(draft, Draft) and draft.client_id:
                 self.client_ids += (self.actor.account, draft.client_id)
 
-    def apply(self, journal: Journal) -> None:
-        """Store every list, or note why it is refused."""
+    def apply(self, journal: Journal) -> bool:
+        """Store every list, or note why it is refused; False when the batch is large enough."""
         actor = self.actor
-        results = self.results = []
-        for drafts in self.lists:
+        results = self.results
+        del results[self.committed :]
+        for drafts in self.lists[self.committed :]:
+            if journal.full_batch:
+                return False
             # Each list asks again: a list before it may have changed what holds.
             sender = journal.box_of(actor)
             if sender is None:
@@ -77,6 +82,11 @@ class Post:
                 results.append([Failed(0, int(refused.status), refused.message)])
             else:
                 results.append(post_list(journal, sender, actor.device, drafts))
+        return True
+
+    def advance(self) -> None:
+        """Note that the lists that have results are committed."""
+        self.committed = len(self.results)
 
     def finish(self) -> None:
         """Tell the connection."""
@@ -118,7 +128,10 @@ class Verb(Generic[R]):
         self.error: BaseException | None = None
         self.weight = 1
 
-    def apply(self, journal: Journal) -> None:
+    def advance(self) -> None:
+        """Do nothing: a change is applied whole."""
+
+    def apply(self, journal: Journal) -> bool:
         """Run the change; a refusal undoes what it wrote."""
         journal.flush()
         journal.db.execute("SAVEPOINT verb")
@@ -132,6 +145,7 @@ class Verb(Generic[R]):
             journal.db.execute("ROLLBACK TO verb")
             self.error = problem
         journal.db.execute("RELEASE verb")
+        return True
 
     def finish(self) -> None:
         """Tell whoever waits; a waiter that has gone does not matter."""
@@ -250,26 +264,30 @@ class Writer:
         deadline = self._clock.now() + self._busy_seconds
         while True:
             try:
-                await self._worker.run(self._in_thread, acks, batch)
+                finished = await self._worker.run(self._in_thread, acks, batch)
                 break
             except Busy:
-                if self._clock.now() < deadline:
+                if self._clock.now() < deadline and not self._stopping:
                     continue
-                for device, (seq, message) in acks.items():
+                # A store that stops does not wait for others: such acks are asked for again.
+                for device, (seq, message) in () if self._stopping else acks.items():
                     self.ack(device, seq, message)
                 for operation in batch:
                     operation.error = Refusal(Status.RESTARTING, "the store is busy", retry_after=3)
+                finished = len(batch)
                 break
             except StoreFailed as problem:
                 self._fail(problem, batch)
                 raise
         self.batches += 1
-        self._finish(batch)
+        self._finish(batch[:finished])
+        if finished < len(batch):
+            self._put_back(batch[finished:])
 
     def _in_thread(
         self, _: object, acks: dict[int, tuple[int, int]], batch: list[Operation]
-    ) -> None:
-        self._journal.commit(acks, batch)
+    ) -> int:
+        return self._journal.commit(acks, batch)
 
     def _finish(self, batch: list[Operation]) -> None:
         for operation in batch:
@@ -277,6 +295,14 @@ class Writer:
             if operation.error is None and (operation.deliveries or operation.signals):
                 self.deliver(operation.deliveries, operation.signals)
             operation.finish()
+
+    def _put_back(self, rest: list[Operation]) -> None:
+        """Commit the rest of a batch next; what is committed of its first one is delivered now."""
+        first = rest[0]
+        self.deliver(first.deliveries, first.signals)
+        first.deliveries, first.signals = [], []
+        first.advance()
+        self._operations[:0] = rest
 
     def _fail(self, problem: StoreFailed, batch: list[Operation]) -> None:
         self.failed = problem

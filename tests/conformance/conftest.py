@@ -30,6 +30,13 @@ ADDRESS = os.environ.get("PUSHD_TEST_ADDRESS", "")
 LOOPS = ("remote",) if ADDRESS else ("uvloop", "asyncio")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a server of its own: that takes longer than a quarter of a second."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 def assert_no_traceback(process: Process) -> None:
     """Require that nothing unforeseen was logged."""
     logged = process.log_text()

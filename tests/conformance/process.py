@@ -50,7 +50,7 @@ class Process(HasAddress):
         self.data = folder / "data"
         self.log = folder / "log"
         self.loop = loop
-        self.settings = {**QUICK, **settings}
+        self.settings: dict[str, object] = {**QUICK, **settings}
         self.address = ("127.0.0.1", 0)
         self.dial = Dialer(self)
         self.process: subprocess.Popen[bytes] | None = None

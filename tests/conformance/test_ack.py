@@ -231,7 +231,6 @@ class TestQueueAcks:
 class TestDurableAcks:
     """The reply to a later command means that the acks before it are committed."""
 
-    @pytest.mark.slow
     async def test_acked_before_a_crash(self, server: StartServer) -> None:
         """What was acked before a fence never returns, whatever happens to the server."""
         own = server()
@@ -248,7 +247,6 @@ class TestDurableAcks:
         )
         assert await again.expect_delivery(4) == got[6:]
 
-    @pytest.mark.slow
     async def test_seq_survives_an_empty_queue(self, server: StartServer) -> None:
         """A seq is never given out twice, though all was acked before the crash."""
         own = server()
@@ -362,7 +360,6 @@ class TestReadMarks:
         status = await a.ok("status", msgId=row["msgId"])
         assert status["read"]
 
-    @pytest.mark.slow
     async def test_durable(self, server: StartServer) -> None:
         """A read mark before a fence survives a crash."""
         own = server()

@@ -73,6 +73,7 @@ class TestPackets:
             await again.ack()
         assert [each["msgId"] for each in got] == sent
 
+    @pytest.mark.slow
     async def test_size_counts_bytes(self, dial: Dialer) -> None:
         """Bytes count, not characters, and escapes count as they are sent."""
         a, b = await dial.pair()
@@ -88,6 +89,7 @@ class TestPackets:
             await again.ack()
         assert len(got) == 120
 
+    @pytest.mark.slow
     async def test_one_large_message(self, dial: Dialer) -> None:
         """A message that is larger alone comes alone, and whole."""
         a, b = await dial.pair()
@@ -102,6 +104,7 @@ class TestPackets:
             sizes.append(len(packet))
         assert sizes == [1, 1, 1]
 
+    @pytest.mark.slow
     async def test_larger_than_the_window(self, dial: Dialer) -> None:
         """One message always fits the window, though its escapes make it larger than 1 MiB."""
         a, b = await dial.pair()
@@ -207,6 +210,7 @@ class TestOrder:
         got = await b.take(33)
         assert [each["seq"] for each in got] == list(range(1, 34))
 
+    @pytest.mark.slow
     async def test_many_senders_at_once(self, dial: Dialer) -> None:
         """Many senders at once: contiguous seq, rising msgIds, each sender's own order."""
         b = await dial.user()
@@ -237,6 +241,7 @@ class TestOrder:
                 ids = [int(each["msgId"]) for each in mine]
                 assert ids == sorted(ids)
 
+    @pytest.mark.slow
     async def test_live_never_overtakes_waiting(self, dial: Dialer) -> None:
         """Messages that arrive during a replay come behind what waited, once each."""
         b = await dial.user()
@@ -264,6 +269,7 @@ class TestOrder:
             assert numbers(mine) == [f"{n}" for n in range(240)]
 
     @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.slow
     async def test_replay_broken_at_random_points(self, dial: Dialer, seed: int) -> None:
         """Breaks in a replay with live senders: unacked again, in order, none lost."""
         rng = random.Random(seed)
@@ -300,7 +306,7 @@ class TestOrder:
     async def test_delivered_no_later_than_confirmed(self, dial: Dialer) -> None:
         """What is confirmed is already on its way to a device that is up to date."""
         a, b = await dial.pair()
-        for n in range(50):
+        for n in range(20):
             await a.say(b.user_id, f"{n}")
             await b.fence()
             [packet] = b.pushed

@@ -1,6 +1,7 @@
 """Ids and pages: `msgId` orders, and `history` pages by it."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -106,6 +107,31 @@ class TestPaging:
         """`before` and `after` together: 4003."""
         a, b = await dial.pair()
         await a.refused(4003, {"cmd": "history", "userId": b.user_id, "before": "9", "after": "1"})
+
+    @pytest.mark.slow
+    async def test_a_reply_holds_1_mib(self, dial: Dialer) -> None:
+        """A reply line holds at most 1 MiB: a list of long messages ends early with `next`."""
+        a, b = await dial.pair()
+        words = "😀" * 10_000
+        sent = []
+        for _ in range(4):
+            sent += [row["msgId"] for row in await a.post(*(text(b.user_id, words),) * 15)]
+        for name, place in (("after", str(int(sent[0]) - 1)), ("before", "9007199254740991")):
+            seen: list[str] = []
+            pages = 0
+            while place:
+                request = {"cmd": "history", "userId": b.user_id, "limit": 60, name: place}
+                await a.send_line(request)
+                line = await a.recv_line()
+                assert len(line) <= 1_048_576
+                reply = json.loads(line)
+                page = ids(reply["result"])
+                assert page
+                seen = seen + page if name == "after" else page + seen
+                place = reply.get("next", "")
+                pages += 1
+            assert seen[-60:] == sent
+            assert 3 <= pages <= 6
 
     async def test_any_msg_id_is_a_place(self, dial: Dialer) -> None:
         """`before` and `after` are places: a msgId of another chat or the future does no harm."""

@@ -19,8 +19,6 @@ SHUTDOWN = {
     "event": {"name": "shutdown"},
 }
 
-pytestmark = pytest.mark.slow
-
 
 async def stopped(own: Process) -> float:
     """Wait for the end after a SIGTERM, require exit code 0, and return how long it took."""
@@ -312,12 +310,13 @@ class TestKill:
 
     async def test_killed_while_many_are_there(self, server: StartServer) -> None:
         """After a kill everybody is back within seconds, and `restart` needs no password."""
-        own = server(auth_bcrypt_cost=10)
+        own = server()
         first = await own.dial.user(started=True)
         wires = [first, *[await own.dial.device(first) for _ in range(9)]]
         for _ in range(9):
             other = await own.dial.user(started=True)
             wires += [other, *[await own.dial.device(other) for _ in range(4)]]
+        own.settings["auth_bcrypt_cost"] = "12"
         own.restart()
         began = time.monotonic()
         back = await asyncio.gather(*(own.dial.resume(wire.push_id) for wire in wires))
@@ -333,7 +332,7 @@ class TestAwake:
         own = server(auth_bcrypt_cost=10)
         known = await own.dial.user(started=True)
         pulse = await own.dial()
-        logins = [await own.dial() for _ in range(40)]
+        logins = [await own.dial() for _ in range(20)]
         for n, wire in enumerate(logins):
             password = known.password if n % 2 else "wrong-password"
             await wire.send_line({"cmd": "login", "phone": known.phone, "password": password})

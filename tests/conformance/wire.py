@@ -43,6 +43,9 @@ PASSWORD = "Zebra-7731"
 
 _TCP_REPAIR = 19
 
+BOM = b"\xef\xbb\xbf"
+PING = b'{"cmd":"ping"}'
+
 # A block of phones that no other process is likely to draw: 1, then 3 to 9, then nine digits.
 _phones = itertools.count(13_000_000_000 + int.from_bytes(os.urandom(6), "big") % 6_990_000_000)
 
@@ -82,6 +85,15 @@ def lines(*frames: bytes | Mapping[str, Any]) -> bytes:
     return b"".join(encode(each) + b"\n" for each in frames)
 
 
+def padded(line: bytes, size: int, filler: str = "x") -> bytes:
+    """Return a JSON object of exactly `size` bytes: `line` with an unknown field behind."""
+    head = line[:-1] + b',"pad":"'
+    room = size - len(head) - 2
+    unit = filler.encode()
+    body = unit * (room // len(unit))
+    return head + b"." * (room - len(body)) + body + b'"}'
+
+
 def is_push(received: Frame) -> bool:
     """Tell whether a frame comes by itself rather than in answer to a request."""
     return isinstance(received.get("message"), list | dict) or "event" in received
@@ -97,6 +109,11 @@ def content(message: Frame) -> str:
 def pair_chat(a: "Wire", b: "Wire") -> str:
     """Return the chatId of two users: both ids, smaller first."""
     return "-".join(sorted((a.user_id, b.user_id), key=int))
+
+
+def client_id() -> str:
+    """Return a `clientId` that has not been used."""
+    return f"c-{os.urandom(9).hex()}"
 
 
 class Closed(EOFError):
@@ -369,8 +386,27 @@ class Wire:
 
         Raises: PermissionError where the system does not allow it.
         """
+        # What was received is acknowledged first: the server's TCP would send it again, and this
+        # machine answer that with a reset.
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self.sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
         self.sock.close()
+
+
+async def assert_refused(
+    wire: Wire, status: int, message: Frame, field: str | None = None
+) -> Frame:
+    """Require that a list of this one message is refused, and says so in `failed` as well."""
+    reply = await wire.refused(status, frame([message], wire.push_id))
+    assert "result" not in reply
+    [row] = reply["failed"]
+    assert set(row) == {"index", "status", "message", "field"}
+    assert (row["index"], row["status"]) == (0, status)
+    assert row["message"] not in ("", "ok")
+    if field is not None:
+        assert reply["field"] == field
+        assert row["field"] == field
+    return reply
 
 
 async def befriend(a: Wire, b: Wire) -> None:

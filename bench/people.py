@@ -1,0 +1,78 @@
+"""The accounts of a workload: registered, befriended and started, with nothing waiting for them."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from .load import Address, Connection, Receiver, dial, in_turns
+
+PASSWORD = "bench-password"
+
+AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Person:
+    """One account with one device."""
+
+    phone: str
+    user_id: str
+    push_id: str
+
+
+async def make_people(address: Address, count: int, *, first: int = 0) -> list[Person]:
+    """Make accounts that know nobody; `first` keeps the phones of several calls apart."""
+    numbers = range(first, first + count)
+    return await in_turns([partial(_make, address, n) for n in numbers], at_once=AT_ONCE)
+
+
+async def make_pairs(
+    address: Address, count: int, *, first: int = 0
+) -> list[tuple[Person, Person]]:
+    """Make pairs of friends."""
+    numbers = range(first, first + 2 * count, 2)
+    return await in_turns([partial(_make_pair, address, n) for n in numbers], at_once=AT_ONCE // 2)
+
+
+async def log_in(address: Address, person: Person) -> Connection:
+    """Log in by the password, on a new connection."""
+    connection = await dial(address, Connection)
+    await connection.ask(_command("login", phone=person.phone, password=PASSWORD))
+    return connection
+
+
+async def _make(address: Address, number: int) -> Person:
+    connection = await dial(address, Receiver)
+    person = await _start(connection, await _register(connection, number))
+    connection.close()
+    return person
+
+
+async def _make_pair(address: Address, number: int) -> tuple[Person, Person]:
+    ones = [await dial(address, Receiver) for _ in range(2)]
+    a, b = [await _register(one, number + i) for i, one in enumerate(ones)]
+    for one, friend in zip(ones, (b, a), strict=True):
+        await one.ask(_command("add_friend", userId=friend.user_id))
+    left, right = [await _start(one, who) for one, who in zip(ones, (a, b), strict=True)]
+    for one in ones:
+        one.close()
+    return left, right
+
+
+async def _register(connection: Connection, number: int) -> Person:
+    phone = f"138{number:08d}"
+    reply = await connection.ask(_command("register", phone=phone, password=PASSWORD))
+    return Person(phone, reply["result"]["user"]["id"], "")
+
+
+async def _start(connection: Receiver, person: Person) -> Person:
+    """Bind a new device, and take what waited for it, such as the friend's request."""
+    reply = await connection.ask(b'{"status":1,"pushId":"","message":"start"}\n')
+    await connection.reach(reply["queued"])
+    await connection.fence()
+    return Person(person.phone, person.user_id, reply["pushId"])
+
+
+def _command(name: str, **fields: str) -> bytes:
+    # No value here needs an escape.
+    flat = "".join(f',"{key}":"{value}"' for key, value in fields.items())
+    return f'{{"cmd":"{name}"{flat}}}\n'.encode()

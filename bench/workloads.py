@@ -1,0 +1,392 @@
+"""The workloads: what each one sets up, does and measures.
+
+A workload is a row of `WORKLOADS`. Its accounts are made once; each run then finds a fresh process
+on the data of the runs before, so that what an earlier run left in memory is not measured. A run
+ends when everything it sent is confirmed, delivered and acked, and fails if anything came twice.
+
+Figures go by names that `report.MEASURES` explains.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from .load import (
+    HEARTBEAT,
+    HEARTBEAT_FRAME,
+    Address,
+    Connection,
+    LoadFailed,
+    Receiver,
+    Sender,
+    Tally,
+    dial,
+    in_turns,
+    now,
+    resume,
+)
+from .people import Person, log_in, make_pairs, make_people
+from .process import Server
+
+Figures = dict[str, float]
+Pairs = Sequence[tuple[Sender, Receiver]]
+
+_Connection = TypeVar("_Connection", bound=Connection)
+
+# Sizes
+PAIRS = 50
+LIST = 20  # messages of a list in W1L
+RATE = 1000  # messages a second in W2
+IDLE = 5000  # connections in W3
+WARM = 100  # connections that come and go before the baseline of W3
+WAITING = 10_000  # messages in W4
+RESTARTS = 3000  # in W6; more would use up the ports of the loopback in a few runs
+RESTARTS_AT_ONCE = 10
+SENT_MAX = 10_000_000  # messages of one sender in a run, however long it is
+BEATS_MAX = 100_000  # heartbeats in a run of W9
+
+# Times, in seconds
+BEAT = 0.01
+QUIET = 1.0  # of the heartbeats without any load
+SETTLE = 2.0  # before memory is read
+
+AT_ONCE = 20  # connections that are opened at a time
+
+
+@dataclass
+class Cast:
+    """The accounts of a workload."""
+
+    pairs: list[tuple[Person, Person]] = field(default_factory=list)
+    people: list[Person] = field(default_factory=list)
+
+    @property
+    def everybody(self) -> list[Person]:
+        """All of them."""
+        return [one for pair in self.pairs for one in pair] + self.people
+
+
+@dataclass
+class Stage:
+    """What a run has: the server, the accounts, a length, and the connections it opened."""
+
+    server: Server
+    cast: Cast
+    secs: float
+    connections: list[Connection] = field(default_factory=list)
+
+    async def join(
+        self, make: Callable[[], _Connection], person: Person, *, waiting: int = 0
+    ) -> _Connection:
+        """Take up a person's device; exactly `waiting` messages must wait for it."""
+        connection = await dial(self.server.address, make)
+        self.connections.append(connection)
+        queued = await resume(connection, person.push_id)
+        if queued != waiting:
+            raise LoadFailed(f"{queued} messages wait for a device, and {waiting} should")
+        return connection
+
+    async def join_pairs(self, make: Callable[[], Sender]) -> Pairs:
+        """Bring all pairs online, the first of each ready to send to the second."""
+        senders = await in_turns(
+            [partial(self.join, make, a) for a, _ in self.cast.pairs], at_once=AT_ONCE
+        )
+        receivers = await in_turns(
+            [partial(self.join, Receiver, b) for _, b in self.cast.pairs], at_once=AT_ONCE
+        )
+        for sender, (_, friend) in zip(senders, self.cast.pairs, strict=True):
+            sender.aim(friend.user_id)
+        return list(zip(senders, receivers, strict=True))
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self.connections:
+            connection.close()
+        self.connections.clear()
+
+
+class Meter:
+    """How long something takes, and how much of a core the server and the load use for it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._begin = now(), server.cpu(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """The time since the beginning."""
+        return now() - self._begin[0]
+
+    def costs(self, count: int) -> Figures:
+        """Return the shares so far, and what one of so many messages or restarts cost."""
+        used = self._server.cpu() - self._begin[1]
+        return {"cpu_us": 1e6 * used / count, **self.shares()}
+
+    def shares(self) -> Figures:
+        """Return the shares so far, in per cent of a core."""
+        seconds = self.seconds
+        return {
+            "server_cpu": 100 * (self._server.cpu() - self._begin[1]) / seconds,
+            "load_cpu": 100 * (time.process_time() - self._begin[2]) / seconds,
+        }
+
+
+# Setting up
+
+
+async def _pairs(address: Address) -> Cast:
+    return Cast(pairs=await make_pairs(address, PAIRS))
+
+
+async def _pairs_and_one(address: Address) -> Cast:
+    pairs = await make_pairs(address, PAIRS)
+    return Cast(pairs, await make_people(address, 1, first=2 * PAIRS))
+
+
+async def _one_pair(address: Address) -> Cast:
+    return Cast(pairs=await make_pairs(address, 1))
+
+
+async def _many(address: Address) -> Cast:
+    return Cast(people=await make_people(address, IDLE))
+
+
+# Running
+
+
+async def _throughput(stage: Stage, *, size: int) -> Figures:
+    """Send as much as the windows allow."""
+    pairs = await stage.join_pairs(partial(Sender, size=size))
+    meter = Meter(stage.server)
+    await _send_for(stage.secs, pairs)
+    count = sum(sender.total for sender, _ in pairs)
+    return {"messages_s": count / meter.seconds, **meter.costs(count)}
+
+
+async def _latency(stage: Stage) -> Figures:
+    """Send at a fixed rate, whatever comes back."""
+    pairs = await stage.join_pairs(Sender)
+    meter = Meter(stage.server)
+    late = await _send_at_rate(pairs, int(RATE * stage.secs))
+    await _finish(pairs)
+    received = sorted(delay for _, receiver in pairs for delay in receiver.delays)
+    confirmed = sorted(delay for sender, _ in pairs for delay in sender.delays)
+    return {
+        "p50_ms": _percentile(received, 0.5),
+        "p99_ms": _percentile(received, 0.99),
+        "max_ms": _percentile(received, 1),
+        "confirm_p50_ms": _percentile(confirmed, 0.5),
+        "confirm_p99_ms": _percentile(confirmed, 0.99),
+        "late_ms": late * 1000,
+        **meter.costs(len(received)),
+    }
+
+
+async def _idle(stage: Stage) -> Figures:
+    """Hold connections that do nothing."""
+    people = stage.cast.people
+    join = partial(stage.join, Connection)
+    # What the first connections make the server load is not the price of a connection.
+    await in_turns([partial(join, one) for one in people[:WARM]], at_once=AT_ONCE)
+    stage.close()
+    await asyncio.sleep(SETTLE)
+    before = stage.server.memory()
+    held = await in_turns([partial(join, one) for one in people], at_once=AT_ONCE)
+    await asyncio.sleep(SETTLE)
+    after = stage.server.memory()
+    meter = Meter(stage.server)
+    await asyncio.sleep(stage.secs)
+    shares = meter.shares()
+    if not all(connection.usable for connection in held):
+        raise LoadFailed("the server did not keep all connections")
+    return {
+        "kib_each": (after - before) / len(held),
+        "base_mib": before / 1024,
+        "idle_cpu": shares["server_cpu"],
+    }
+
+
+async def _replay(stage: Stage) -> Figures:
+    """Come back to a long queue."""
+    ((sending, away),) = stage.cast.pairs
+    sender = await stage.join(Sender, sending)
+    sender.aim(away.user_id)
+    filling = Meter(stage.server)
+    sender.go(WAITING)
+    await sender.reach(WAITING)
+    filled = WAITING / filling.seconds
+    meter = Meter(stage.server)
+    receiver = await stage.join(Receiver, away, waiting=WAITING)
+    await _finish([(sender, receiver)])
+    seconds = meter.seconds
+    return {
+        "seconds": seconds,
+        "messages_s": WAITING / seconds,
+        "filling_s": filled,
+        **meter.costs(WAITING),
+    }
+
+
+async def _restarts(stage: Stage) -> Figures:
+    """Connect, take the device up, and go, a few at a time."""
+    people = stage.cast.everybody
+
+    async def come_and_go(number: int) -> None:
+        # The same person is back only when the others have been here, so nobody is replaced.
+        connection = await dial(stage.server.address, Connection)
+        await resume(connection, people[number % len(people)].push_id)
+        connection.close()
+
+    meter = Meter(stage.server)
+    await in_turns(
+        [partial(come_and_go, number) for number in range(RESTARTS)], at_once=RESTARTS_AT_ONCE
+    )
+    return {"restarts_s": RESTARTS / meter.seconds, **meter.costs(RESTARTS)}
+
+
+async def _lag(stage: Stage) -> Figures:
+    """See how long the loop keeps a heartbeat waiting: quiet, under logins, under messages."""
+    async with _heartbeats(stage) as quiet:
+        await asyncio.sleep(QUIET)
+    async with _heartbeats(stage) as logins:
+        meter = Meter(stage.server)
+        stage.connections += await in_turns(
+            [
+                partial(log_in, stage.server.address, one)
+                for pair in stage.cast.pairs
+                for one in pair
+            ],
+            at_once=2 * PAIRS,
+        )
+        rate = 2 * PAIRS / meter.seconds
+    stage.close()
+    pairs = await stage.join_pairs(Sender)
+    async with _heartbeats(stage) as messages:
+        await _send_for(stage.secs, pairs)
+    return {
+        "quiet_p99_ms": _percentile(quiet, 0.99),
+        "quiet_max_ms": _percentile(quiet, 1),
+        "logins_s": rate,
+        "logins_p99_ms": _percentile(logins, 0.99),
+        "logins_max_ms": _percentile(logins, 1),
+        "load_p99_ms": _percentile(messages, 0.99),
+        "load_max_ms": _percentile(messages, 1),
+    }
+
+
+# Parts of runs
+
+
+async def _send_for(secs: float, pairs: Pairs) -> None:
+    """Keep the windows full for so long; return when all of it is confirmed, delivered, acked."""
+    for sender, _ in pairs:
+        sender.go(SENT_MAX)
+    await asyncio.sleep(secs)
+    for sender, _ in pairs:
+        sender.halt()
+    await _finish(pairs)
+
+
+async def _send_at_rate(pairs: Pairs, count: int) -> float:
+    """Send messages at `RATE`, the pairs in turn; return how late the latest was, in seconds."""
+    begin, sent, late = now(), 0, 0.0
+    while sent < count:
+        due = min(count, int((now() - begin) * RATE) + 1)
+        for number in range(sent, due):
+            sender, receiver = pairs[number % len(pairs)]
+            at = now()
+            late = max(late, at - begin - number / RATE)
+            sender.due.append(at)
+            receiver.due.append(at)
+            sender.send_lists(1)
+        sent = due
+        await asyncio.sleep(0.001)
+    return late
+
+
+async def _finish(pairs: Pairs) -> None:
+    """Return when all that was sent is confirmed, delivered and acked.
+
+    Raises: LoadFailed when more was delivered.
+    """
+    await asyncio.gather(
+        *(sender.reach(sender.sent) for sender, _ in pairs),
+        *(receiver.reach(sender.sent) for sender, receiver in pairs),
+    )
+    await asyncio.gather(*(receiver.fence() for _, receiver in pairs))
+    if any(receiver.total != sender.sent for sender, receiver in pairs):
+        raise LoadFailed("messages were delivered more than once")
+
+
+@asynccontextmanager
+async def _heartbeats(stage: Stage) -> AsyncIterator[list[float]]:
+    """Send heartbeats meanwhile; the list holds their round trips afterwards, sorted."""
+    (person,) = stage.cast.people
+    tally = await stage.join(partial(Tally, HEARTBEAT), person)
+    delays: list[float] = []
+    enough = asyncio.Event()
+    beating = asyncio.create_task(_beat(tally, enough))
+    try:
+        yield delays
+    finally:
+        enough.set()
+        await tally.reach(await beating)
+        tally.close()
+    delays += sorted(tally.delays)
+
+
+async def _beat(tally: Tally, enough: asyncio.Event) -> int:
+    """Send a heartbeat every `BEAT`, answered or not; return how many were sent."""
+    begin = now()
+    for number in range(BEATS_MAX):
+        await asyncio.sleep(max(0.0, begin + number * BEAT - now()))
+        if enough.is_set():
+            return number
+        tally.due.append(now())
+        tally.write(HEARTBEAT_FRAME)
+    return BEATS_MAX
+
+
+def _percentile(ordered: Sequence[float], part: float) -> float:
+    """Return the percentile of sorted seconds, in milliseconds."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1000
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row: how the accounts are made, what a run does, and the settings it needs."""
+
+    title: str
+    prepare: Callable[[Address], Coroutine[None, None, Cast]]
+    run: Callable[[Stage], Coroutine[None, None, Figures]]
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+WORKLOADS = {
+    "W1": Workload(
+        f"{PAIRS} pairs, 64 unconfirmed a sender, one message a frame",
+        _pairs,
+        partial(_throughput, size=1),
+    ),
+    "W1L": Workload(
+        f"the same in lists of {LIST}",
+        _pairs,
+        partial(_throughput, size=LIST),
+    ),
+    "W2": Workload(f"{RATE:,} messages/s over {PAIRS} pairs", _pairs, _latency),
+    "W3": Workload(f"{IDLE:,} idle started connections", _many, _idle),
+    "W4": Workload(f"{WAITING:,} messages wait for a device that connects", _one_pair, _replay),
+    "W6": Workload(
+        f"connect, restart, ready, close; {RESTARTS_AT_ONCE} at a time", _pairs, _restarts
+    ),
+    "W9": Workload(
+        f"a heartbeat every 10 ms beside {2 * PAIRS} logins at bcrypt cost 10, then beside W1",
+        _pairs_and_one,
+        _lag,
+        {"auth_bcrypt_cost": 10},
+    ),
+}

@@ -1,0 +1,203 @@
+"""Migrations: every older schema becomes the newest one, whole or not at all.
+
+A store of version N is made by running the first N scripts. `Failing` is a connection that stops
+working at its n-th statement, as a disk does; what is on the disk then is what a crash leaves.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pushd.errors import StoreRefused
+from pushd.store import engine
+from pushd.store.engine import FILE, migrate, migrations, open_writer
+
+VERSIONS = range(len(migrations()) + 1)
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(folder / FILE, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    return db
+
+
+def make(folder: Path, version: int) -> None:
+    """Make a store as the release with so many migrations left it."""
+    with closing(connect(folder)) as db:
+        for script in migrations()[:version]:
+            db.executescript(script)
+        db.execute(f"PRAGMA user_version={version}")
+
+
+def schema(folder: Path) -> list[tuple[str, str, str]]:
+    """Everything that is defined, and the version."""
+    with closing(connect(folder)) as db:
+        rows = db.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
+        [version] = db.execute("PRAGMA user_version").fetchone()
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [*sorted(rows), ("version", str(version), "")]
+
+
+class Failing:
+    """A connection whose n-th statement fails, and all after it."""
+
+    def __init__(self, db: sqlite3.Connection, at: int) -> None:
+        self._db = db
+        self._left = at
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self._left -= 1
+        if self._left < 0:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._db.execute(statement, *values)
+
+
+def migrated(folder: Path) -> list[tuple[str, str, str]]:
+    with closing(connect(folder)) as db:
+        migrate(db)
+    return schema(folder)
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
+    """The newest schema, made from nothing."""
+    return migrated(tmp_path_factory.mktemp("newest"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_older_schema_becomes_the_newest(
+    tmp_path: Path, version: int, newest: list[tuple[str, str, str]]
+) -> None:
+    """From each version the same schema comes out, and doing it again changes nothing."""
+    make(tmp_path, version)
+    assert migrated(tmp_path) == newest
+    assert migrated(tmp_path) == newest
+
+
+def failures(folder: Path, version: int) -> Iterator[int]:
+    """Break a migration off at each of its statements in turn; gives where it was."""
+    for at in count():
+        for path in folder.iterdir():
+            path.unlink()
+        make(folder, version)
+        # Not closed in good order: the connection just goes, and its transaction with it.
+        db = connect(folder)
+        try:
+            migrate(cast(sqlite3.Connection, Failing(db, at)))
+        except sqlite3.OperationalError:
+            yield at
+            continue
+        finally:
+            db.close()
+        return
+
+
+@pytest.mark.parametrize("version", VERSIONS[:-1])
+def test_a_migration_that_breaks_off_is_done_by_the_next_start(
+    tmp_path: Path, version: int, newest: list[tuple[str, str, str]]
+) -> None:
+    """At whatever statement it stops, one of the versions is there whole, and then the newest."""
+    whole = []
+    for older in VERSIONS:
+        folder = tmp_path / str(older)
+        folder.mkdir()
+        make(folder, older)
+        whole.append(schema(folder))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    points = 0
+    for points, at in enumerate(failures(broken, version), start=1):
+        assert schema(broken) in whole, f"stopped at statement {at}"
+        assert migrated(broken) == newest
+    assert points > 5
+
+
+def test_a_rollback_that_fails_too_does_not_hide_why(tmp_path: Path) -> None:
+    """When even ROLLBACK fails the store is not taken for migrated."""
+    make(tmp_path, 0)
+    with closing(connect(tmp_path)) as db, suppress(sqlite3.OperationalError):
+        migrate(cast(sqlite3.Connection, Failing(db, 4)))
+    assert schema(tmp_path)[-1] == ("version", "0", "")
+
+
+async def opened(folder: Path) -> None:
+    worker = await open_writer(folder, checkpoint_pages=1000)
+    await worker.close()
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """An older program says what to do and changes nothing."""
+    make(tmp_path, VERSIONS[-1])
+    newer = len(VERSIONS)
+    with closing(connect(tmp_path)) as db:
+        db.execute(f"PRAGMA user_version={newer}")
+    before = schema(tmp_path)
+    with pytest.raises(StoreRefused, match=f"schema {newer}.*install a newer one"):
+        await opened(tmp_path)
+    assert schema(tmp_path) == before
+
+
+async def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Tables that are not ours are never mixed with ours."""
+    with closing(connect(tmp_path)) as db:
+        db.execute("CREATE TABLE recipe (name)")
+    before = schema(tmp_path)
+    with pytest.raises(StoreRefused, match="not one of pushd"):
+        await opened(tmp_path)
+    assert schema(tmp_path) == before
+
+
+async def test_an_empty_file_is_a_new_store(
+    tmp_path: Path, newest: list[tuple[str, str, str]]
+) -> None:
+    """What a start left that was killed before its first write is taken as nothing."""
+    (tmp_path / FILE).touch()
+    await opened(tmp_path)
+    assert schema(tmp_path) == newest
+
+
+async def test_a_text_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A file that is no database is not overwritten."""
+    (tmp_path / FILE).write_text("dear diary\n" * 100)
+    with pytest.raises(StoreRefused, match="not a database: move it away"):
+        await opened(tmp_path)
+    assert (tmp_path / FILE).read_text().startswith("dear diary")
+
+
+async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    """A database whose first pages are overwritten is told from one that is fine."""
+    make(tmp_path, VERSIONS[-1])
+    data = bytearray((tmp_path / FILE).read_bytes())
+    data[100:4096] = b"\xff" * 3996
+    (tmp_path / FILE).write_bytes(data)
+    with pytest.raises(StoreRefused, match="damaged: restore a backup"):
+        await opened(tmp_path)
+
+
+def test_scripts_are_split_where_statements_end() -> None:
+    """A semicolon in a trigger, a text or a comment ends no statement."""
+    script = (
+        "-- one; two\n"
+        "CREATE TABLE a (x TEXT DEFAULT ';'); -- three;\n"
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN\n"
+        "  DELETE FROM a WHERE x = 'y;';\n"
+        "  SELECT 1;\n"
+        "END;\n"
+        "-- the end\n"
+    )
+    statements = engine._statements(script)
+    assert len(statements) == 2
+    with closing(sqlite3.connect(":memory:")) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def test_a_statement_that_is_not_ended_is_a_mistake() -> None:
+    """A script whose last statement has no semicolon would silently lose it."""
+    with pytest.raises(AssertionError):
+        engine._statements("CREATE TABLE a (x);\nCREATE TABLE b (x)\n")
