@@ -17,7 +17,7 @@ import uvloop
 
 from . import report
 from .load import LoadFailed
-from .process import Server, ServerFailed, busy_seconds, raise_file_limit, split_cores
+from .process import ROOT, Server, ServerFailed, busy_seconds, raise_file_limit, split_cores
 from .workloads import WORKLOADS, Figures, Meter, Stage, Workload
 
 # How long anything may take beyond its own length, in seconds; 5,000 accounts take longest.
@@ -37,8 +37,8 @@ _Result = TypeVar("_Result")
 @click.option("--record", is_flag=True, help="Compare with these figures from now on.")
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=report.ROOT / "build",
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    default=ROOT / "build",
     help="Where to put the data for the time being; a real disk.  [default: build]",
 )
 def main(
@@ -112,13 +112,16 @@ class Bench:
 
     def _play_all(self, workload: Workload, server: Server) -> Iterator[Figures]:
         cast = self._await(workload.prepare(server.address))
+        server.stop()
+        server.save_data()
         for number in range(self._runs):
-            server.restart()
+            server.restore_data()
+            server.start()
             stage = Stage(server, cast, self._secs)
             figures = self._await(_play(workload, stage))
+            server.stop()
             _say(f"  {number + 1}/{self._runs} {_brief(figures)}")
             yield figures
-        server.stop()
 
     def _await(self, job: Coroutine[Any, Any, _Result]) -> _Result:
         async def bounded() -> _Result:

@@ -6,6 +6,7 @@ prefix: `auth_bcrypt_cost=10` sets PUSHD_AUTH_BCRYPT_COST.
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .load import Address
+
+# Where the source is, so that what runs is what the report names.
+ROOT = Path(__file__).resolve().parent.parent
 
 # How long a start or a stop may take, in seconds.
 PATIENCE = 30.0
@@ -34,11 +38,13 @@ class ServerFailed(Exception):
 
 
 class Server:
-    """A pushd whose data outlives its process, so that it can be started anew on the same."""
+    """A pushd whose data outlive its process, so that it can be started anew on the same."""
 
     def __init__(self, folder: Path, loop: str, cores: Sequence[int], **settings: object) -> None:
         self.address: Address = ("127.0.0.1", 0)
         self._folder = folder
+        self._data = folder / "data"
+        self._saved = folder / "saved"
         self._loop = loop
         self._cores = cores
         self._settings = {**SETTINGS, **settings}
@@ -84,10 +90,14 @@ class Server:
         if code:
             raise ServerFailed(f"pushd ended with exit code {code}")
 
-    def restart(self) -> None:
-        """Give the same data a fresh process; the port changes."""
-        self.stop()
-        self.start()
+    def save_data(self) -> None:
+        """Keep the data as they are; the server must be stopped."""
+        shutil.copytree(self._data, self._saved)
+
+    def restore_data(self) -> None:
+        """Go back to the saved data; the server must be stopped."""
+        shutil.rmtree(self._data)
+        shutil.copytree(self._saved, self._data)
 
     def kill(self) -> None:
         """End it at once; harmless when it has ended."""
@@ -131,7 +141,7 @@ class Server:
     def _spawn(self, ports: Path, log: int) -> "subprocess.Popen[bytes]":
         flags = {
             "--listen": "127.0.0.1:0",
-            "--data": str(self._folder / "data"),
+            "--data": str(self._data),
             "--ports-file": str(ports),
             "--loop": self._loop,
         }
@@ -145,6 +155,7 @@ class Server:
             return subprocess.Popen(
                 [sys.executable, "-m", "pushd", *words],
                 env={**others, **ours},
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -19,7 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from .process import ROOT
+
 RECORDED = Path(__file__).with_name("recorded.json")
 
 Runs = list[dict[str, float]]

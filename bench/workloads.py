@@ -1,8 +1,8 @@
 """The workloads: what each one sets up, does and measures.
 
 A workload is a row of `WORKLOADS`. Its accounts are made once; each run then finds a fresh process
-on the data of the runs before, so that what an earlier run left in memory is not measured. A run
-ends when everything it sent is confirmed, delivered and acked, and fails if anything came twice.
+and just these accounts, so that what earlier runs left in memory or on the disk is not measured.
+A run ends when all that it sent is confirmed, delivered and acked, and fails if anything came twice.
 
 Figures go by names that `report.MEASURES` explains.
 """

@@ -128,6 +128,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Accounts
     devices: Annotated[int, within(1, 1000, "devices", "One account's devices")] = 10
     friends: Annotated[int, within(1, _MILLION, "users", "One account's friends")] = 5000
+    group_members: Annotated[int, within(1, _MILLION, "users", "One group's members")] = 5000
 
     # Queues and buffers
     window_messages: Annotated[

@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
                 self._refuse_list(frame.id, failed)
                 return
             made = drafts(cast(list[MessageIn], messages), actor.account, self._service.limits)
-            self._service.spend_messages(session, len(made))
+            self._service.spend_messages(session, made)
         except Refusal as problem:
             self._refuse(frame.id, problem)
             return

@@ -235,6 +235,32 @@ class RequestOut(Struct, rename="camel"):
     date: str
 
 
+class GroupOut(Struct, rename="camel", omit_defaults=False):
+    """A group as the caller may see it; `id` is its chatId, `code` joins a link."""
+
+    id: str
+    name: str
+    kind: str
+    desc: str
+    avatar: str
+    notice: str
+    owner: str
+    role: str
+    members: int
+    mute_all: bool
+    modify_at: str
+    code: str | UnsetType = UNSET
+
+
+class MemberOut(Struct, rename="camel"):
+    """One who is in a group."""
+
+    user: UserOut
+    role: str
+    joined_at: str
+    muted_until: str
+
+
 class PresenceOut(Struct, rename="camel"):
     """Whether a friend is online, and when they last were."""
 

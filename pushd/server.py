@@ -250,6 +250,8 @@ def _raise_file_limit(wanted: int) -> int:
 
 def main(config: Config, *, ports_file: str | None = None) -> int:
     """Run a server until a signal; gives the exit code, with one line on stderr when it fails."""
+    # What the store holds is for this user's eyes only.
+    os.umask(0o077)
     files = _raise_file_limit(config.limits.connections)
     # The writer's thread wins the GIL back sooner beside a busy loop.
     sys.setswitchinterval(0.0005)

@@ -7,13 +7,13 @@ so an idle connection costs nothing until then.
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from .commands import Context
 from .errors import Refusal, TooMany
 from .limits import Budget
-from .model import Actor
+from .model import Actor, Draft, Failed, MessageType
 from .session import Session
 from .status import Status
 
@@ -126,9 +126,14 @@ class Service:
         if actor is not None and actor.device:
             self.ctx.store.seen(actor)
 
-    def spend_messages(self, session: Session, count: int) -> None:
-        """Spend the budget of messages, if there is one; raises TooMany."""
-        wait = self._messages.take(session.account, self.now(), count)
+    def spend_messages(self, session: Session, drafts: Sequence[Draft | Failed]) -> None:
+        """Spend the budgets of messages, if there is one, and of requests; raises TooMany."""
+        for draft in drafts:
+            if isinstance(draft, Draft) and draft.type == MessageType.REQUEST:
+                self.ctx.spend(session, "friend_requests")
+        if not self.limits.messages:
+            return
+        wait = self._messages.take(session.account, self.now(), len(drafts))
         if wait:
             raise TooMany(wait)
 

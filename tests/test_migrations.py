@@ -85,16 +85,14 @@ def failures(folder: Path, version: int) -> Iterator[int]:
         for path in folder.iterdir():
             path.unlink()
         make(folder, version)
-        # Not closed in good order: the connection just goes, and its transaction with it.
-        db = connect(folder)
-        try:
-            migrate(cast(sqlite3.Connection, Failing(db, at)))
-        except sqlite3.OperationalError:
-            yield at
-            continue
-        finally:
-            db.close()
-        return
+        # The connection goes in the middle of its transaction.
+        with closing(connect(folder)) as db:
+            try:
+                migrate(cast(sqlite3.Connection, Failing(db, at)))
+                return
+            except sqlite3.OperationalError:
+                pass
+        yield at
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
@@ -111,7 +109,8 @@ def test_a_migration_that_breaks_off_is_done_by_the_next_start(
     broken = tmp_path / "broken"
     broken.mkdir()
     points = 0
-    for points, at in enumerate(failures(broken, version), start=1):
+    for at in failures(broken, version):
+        points += 1
         assert schema(broken) in whole, f"stopped at statement {at}"
         assert migrated(broken) == newest
     assert points > 5

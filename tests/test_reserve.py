@@ -39,7 +39,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 def test_space_is_really_set_aside(disk: Disk) -> None:
-    """The file has its size in blocks of the disk, not as a hole; doing it again changes nothing."""
+    """The file has its size in blocks of the disk, not as a hole; again changes nothing."""
     reserve = disk.reserve()
     for _ in range(2):
         assert reserve.refill()

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from ..commands import Command
-from . import account, friend, login, message, search, terminal
+from . import account, friend, group, login, message, search, terminal
 
-FAMILIES = (login, account, search, friend, message, terminal)
+FAMILIES = (login, account, search, friend, group, message, terminal)
 
 
 def table() -> Mapping[str, Command]:

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from ..commands import Command, Context, Needs, Page, Paged, Request, listed
 from ..errors import BadField, Refusal
-from ..model import MAX_INT, AccountOut, PresenceOut, UserOut
+from ..model import MAX_INT, AccountOut, Maybe, PresenceOut, UserOut
 from ..session import Session
 from ..status import Status
 from .account import user_id
@@ -45,7 +45,7 @@ class SetAlias(Request):
 class Presence(Request):
     """The fields of `presence`."""
 
-    user_ids: list[str] | None = None
+    user_ids: list[str] | Maybe = None
 
 
 async def friends(ctx: Context, session: Session, request: Friends) -> Page:

@@ -77,6 +77,11 @@ async def typing(ctx: Context, session: Session, request: Typing) -> Empty:
     """Tell the other one of a pair that one is typing, if they accept to be told."""
     account = session.who.account
     key = await _key(ctx, session, request.chat_id, request.user_id)
+    if key.startswith("g"):
+        for member in await ctx.store.groups.member_ids(account, key):
+            if member != account:
+                ctx.hub.typing(account, member, key)
+        return Empty()
     peer = peer_of(key, account)
     if peer and not await ctx.store.friends.may_signal(account, peer):
         raise Refusal(Status.NOT_ALLOWED, "you are not friends")
@@ -106,7 +111,7 @@ def _ack_key(account: int, ack: AckIn) -> str:
     if named and len(others) < len(named) and others:
         return key_for(account, "", user_number(others[0]))
     if ack.chat_id:
-        return key_for(account, ack.chat_id, 0)
+        return key_for(account, ack.chat_id, 0, "message.chatId")
     if len(named) == 2:
         raise Refusal(Status.NOT_ALLOWED, "one of the two is you", field="message.fromId")
     if len(others) == 1:

@@ -5,7 +5,7 @@
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
-    accounts, devices, friends, messages    the verbs
+    accounts, devices, friends, messages, groups    the verbs
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
 """
@@ -24,6 +24,7 @@ from .accounts import Accounts
 from .devices import Devices
 from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, tend_log
 from .friends import Friends
+from .groups import GroupVerbs
 from .journal import Journal
 from .messages import Messages
 from .reserve import Reserve
@@ -39,10 +40,10 @@ class Store:
         lock: Lock,
         writer: Writer,
         workers: tuple[Worker, ...],
-        nouns: tuple[Accounts, Devices, Friends, Messages],
+        nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs],
     ) -> None:
         self.folder = folder
-        self.accounts, self.devices, self.friends, self.messages = nouns
+        self.accounts, self.devices, self.friends, self.messages, self.groups = nouns
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -86,6 +87,7 @@ class Store:
             client_id_days=config.limits.client_id_days,
             most_friends=config.limits.friends,
             strangers=config.auth.strangers == "allow",
+            batch_rows=settings.batch_rows,
         )
         epoch = await workers[0].run(_prepare, journal)
         writer = Writer(
@@ -97,7 +99,14 @@ class Store:
             queue_limit=config.limits.commit_queue,
         )
         parts = (writer, tuple(workers[1:]), clock, dates)
-        nouns = (Accounts(*parts), Devices(*parts), Friends(*parts), Messages(*parts))
+        nouns = (
+            Accounts(*parts),
+            Devices(*parts),
+            Friends(*parts),
+            Messages(*parts),
+            GroupVerbs(*parts),
+        )
+        nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
         return cls(folder, lock, writer, tuple(workers), nouns)

@@ -49,6 +49,10 @@ class Worker(aiosqlite.Connection):
         )
         return result
 
+    def join(self) -> None:
+        """Wait for the end of a thread whose connection could not be opened."""
+        self._thread.join()
+
 
 class Lock:
     """The lock of a data folder; held until `release`, and by the process at most."""
@@ -115,12 +119,16 @@ async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) ->
 
 
 async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Worker:
+    worker = Worker(connector, iter_chunk_size=64)
     try:
-        worker = Worker(connector, iter_chunk_size=64)
         await worker
-        return worker
-    except sqlite3.Error as problem:
-        raise StoreRefused(f"{path}: {_advice(problem)}") from None
+    except BaseException as problem:
+        # Its thread says goodbye to the loop, which must still be there to hear it.
+        worker.join()
+        if isinstance(problem, sqlite3.Error):
+            raise StoreRefused(f"{path}: {_advice(problem)}") from None
+        raise
+    return worker
 
 
 def _advice(problem: sqlite3.Error) -> str:

@@ -6,13 +6,15 @@ from typing import Any
 
 import msgspec
 
+from ..draft import user_number
 from ..encoding import encode
 from ..errors import Refusal
-from ..model import SYSTEM_CHAT, Actor, StatusOut, UserOut
+from ..model import MAX_INT, SYSTEM_CHAT, Actor, StatusOut, UserOut
 from ..names import fold
 from ..outbox import Entry, with_seq
 from ..status import Status
 from .accounts import USER, user_out
+from .groups import GROUP, group_out
 from .journal import Journal, digest, pair_key, rest_of, system_key
 from .noun import Noun, reads, writes
 from .posting import own_copy
@@ -20,6 +22,8 @@ from .posting import own_copy
 COLUMNS = "m.id, m.created, m.body, m.sender, m.client_id"
 # A message that may still be shown at ?now.
 SHOWN = "(m.expires IS NULL OR m.expires > ?)"
+# What somebody may read of a chat: in a group only from joining to leaving.
+WITHIN = "m.id > b.first AND (b.final IS NULL OR m.id <= b.final)"
 # The most chats that a gap names.
 GAP_NAMES = 100
 GAP_TEXT = "Some messages are only in the history."
@@ -155,24 +159,34 @@ class Messages(Noun):
         Gives the messages and the id to go on with, "" at the end. Raises Refusal 4005 for a pair
         with a user that never was.
         """
-        query = "SELECT c.id FROM chat c JOIN member m ON m.chat = c.id AND m.account = ?"
-        found = db.execute(f"{query} WHERE c.key = ?", (viewer, key)).fetchone()
+        query = (
+            "SELECT c.id, b.first, b.final FROM chat c JOIN member b ON b.chat = c.id"
+            " AND b.account = ? WHERE c.key = ?"
+        )
+        found = db.execute(query, (viewer, key)).fetchone()
         if found is None:
             peer = peer_of(key, viewer)
+            if key.startswith("g"):
+                raise _no_such_chat()
             if peer and not db.execute("SELECT 1 FROM account WHERE id = ?", (peer,)).fetchone():
                 raise _no_such_chat()
             return [], ""
-        bound, order = ("m.id > ?", "ASC") if after >= 0 else ("m.id < ?", "DESC")
+        chat, first, final = found
+        order = "ASC" if after >= 0 else "DESC"
+        # Both bounds are exclusive.
+        low, high = max(first, after), MAX_INT if final is None else final + 1
+        if after < 0:
+            high = min(high, before)
         rows = db.execute(
-            f"SELECT {COLUMNS} FROM message m WHERE m.chat = ? AND {bound} AND {SHOWN}"
-            f" ORDER BY m.id {order} LIMIT ?",
-            (found[0], max(before, after), self.clock.wall(), limit + 1),
+            f"SELECT {COLUMNS} FROM message m WHERE m.chat = ? AND m.id > ? AND m.id < ?"
+            f" AND {SHOWN} ORDER BY m.id {order} LIMIT ?",
+            (chat, low, high, self.clock.wall(), limit + 1),
         )
         items, more = self._bounded(rows, viewer, limit)
-        last = str(items[-1][0]) if more else ""
+        more_from = str(items[-1][0]) if more else ""
         if after < 0:
             items.reverse()
-        return [item[1] for item in items], last
+        return [item[1] for item in items], more_from
 
     @reads(long=True)
     def search(
@@ -186,10 +200,10 @@ class Messages(Noun):
         limit: int,
     ) -> tuple[list[bytes], str]:
         """Find messages that hold a text in the viewer's chats, newest first; no recalled ones."""
-        chats = "SELECT m.chat FROM member m JOIN chat c ON c.id = m.chat WHERE m.account = ?1"
         rows = db.execute(
-            f"SELECT {COLUMNS} FROM message m WHERE m.chat IN ({chats} AND (?2 = '' OR c.key = ?2))"
-            " AND m.id < ?3 AND (m.expires IS NULL OR m.expires > ?4)"
+            f"SELECT {COLUMNS} FROM member b JOIN chat c ON c.id = b.chat"
+            " JOIN message m ON m.chat = b.chat WHERE b.account = ?1 AND (?2 = '' OR c.key = ?2)"
+            f" AND {WITHIN} AND m.id < ?3 AND (m.expires IS NULL OR m.expires > ?4)"
             " AND instr(m.text, ?5) > 0 ORDER BY m.id DESC LIMIT ?6 OFFSET ?7",
             (viewer, key, before, self.clock.wall(), fold(text), limit + 1, skip),
         )
@@ -224,9 +238,9 @@ class Messages(Noun):
         """List the viewer's chats by their newest message, newest first, each with its counts."""
         now = self.clock.wall()
         rows = db.execute(
-            "WITH mine AS (SELECT chat, read, (SELECT m.id FROM message m WHERE"
-            " m.chat = member.chat AND (m.expires IS NULL OR m.expires > ?2)"
-            " ORDER BY m.id DESC LIMIT 1) AS last FROM member WHERE account = ?1)"
+            "WITH mine AS (SELECT b.chat, b.read, b.final, (SELECT m.id FROM message m WHERE"
+            f" m.chat = b.chat AND (m.expires IS NULL OR m.expires > ?2) AND {WITHIN}"
+            " ORDER BY m.id DESC LIMIT 1) AS last FROM member b WHERE b.account = ?1)"
             " SELECT mine.chat, c.key, c.kind, mine.read, mine.last FROM mine JOIN chat c"
             " ON c.id = mine.chat WHERE mine.last < ?3 ORDER BY mine.last DESC LIMIT ?4 OFFSET ?5",
             (viewer, now, before, size + 1, skip),
@@ -254,10 +268,11 @@ class Messages(Noun):
     ) -> dict[str, Any]:
         newest = db.execute(f"SELECT {COLUMNS} FROM message m WHERE m.id = ?", (last,)).fetchone()
         count = (
-            "SELECT count(*) FROM message m WHERE m.chat = ? AND m.id > ? AND m.sender <> ?"
-            f" AND m.original IS NULL AND {SHOWN}"
+            "SELECT count(*) FROM message m JOIN member b ON b.chat = m.chat AND b.account = ?"
+            " WHERE m.chat = ? AND m.id > ? AND m.sender <> b.account AND m.original IS NULL"
+            f" AND {WITHIN} AND {SHOWN}"
         )
-        unread = db.execute(count, (chat, read, viewer, now)).fetchone()[0]
+        unread = db.execute(count, (viewer, chat, read, now)).fetchone()[0]
         entry: dict[str, Any] = {"chatId": shown_key(key), "kind": kind}
         peer_read = 0
         if kind == "pair":
@@ -269,6 +284,9 @@ class Messages(Noun):
             )
             found = db.execute(query, (chat, peer)).fetchone()
             peer_read = found[0] if found else 0
+        elif kind != "system":
+            row = db.execute(f"{GROUP} WHERE c.id = ?2", (viewer, chat)).fetchone()
+            entry["group"] = group_out(row, self.dates.text(row[11]))
         entry["last"] = msgspec.Raw(self._message(newest, viewer))
         return entry | {"unread": unread, "read": str(read), "peerRead": str(peer_read)}
 
@@ -285,7 +303,8 @@ class Messages(Noun):
         devices, delivered = db.execute(
             "SELECT count(*), coalesce(sum(p.message >= ?1), 0) FROM member m"
             " JOIN device d ON d.account = m.account AND d.token IS NOT NULL AND d.since < ?1"
-            " JOIN position p ON p.device = d.id WHERE m.chat = ?2 AND m.account <> ?3",
+            " JOIN position p ON p.device = d.id WHERE m.chat = ?2 AND m.account <> ?3"
+            " AND m.first < ?1 AND (m.final IS NULL OR m.final >= ?1)",
             (number, row[0], account),
         ).fetchone()
         query = (
@@ -304,16 +323,19 @@ class Messages(Noun):
         It never moves back. Raises Refusal 4005 for a chat that is not theirs.
         """
         db, account = journal.db, actor.account
-        query = "SELECT m.chat, m.read FROM chat c JOIN member m ON m.chat = c.id AND m.account = ?"
-        found = db.execute(f"{query} WHERE c.key = ?", (account, key)).fetchone()
+        query = (
+            "SELECT b.chat, b.read, coalesce(b.final, ?) FROM chat c JOIN member b ON b.chat = c.id"
+            " AND b.account = ? WHERE c.key = ?"
+        )
+        found = db.execute(query, (MAX_INT, account, key)).fetchone()
         if found is None:
             raise Refusal(Status.NOT_FOUND, "no such chat", field="message.chatId")
-        chat, read = found
+        chat, read, final = found
         if not upto:
             queue = journal.queue(actor.device) if actor.device else None
             upto = queue.message if queue else 0
         query = "SELECT coalesce(max(id), 0) FROM message WHERE chat = ? AND id <= ?"
-        mark = db.execute(query, (chat, upto)).fetchone()[0]
+        mark = db.execute(query, (chat, min(upto, final))).fetchone()[0]
         if mark <= read:
             return
         change = "UPDATE member SET read = ? WHERE chat = ? AND account = ?"
@@ -325,32 +347,40 @@ class Messages(Noun):
     def recall(self, journal: Journal, actor: Actor, number: int, since: int) -> None:
         """Put a stub in the place of one's own message that was sent since then (ms).
 
-        The others are told by an event. Raises Refusal 4005, 4004 for another's or an old one;
+        A group's owner and admins recall anybody's at any time. The others are told by an event.
+        Raises Refusal 4005, 4004 for another's or an old one;
         a second recall changes nothing.
         """
-        chat, sender, created = _readable(journal.db, actor.account, number)
-        if sender != actor.account:
+        account = actor.account
+        chat, sender, created = _readable(journal.db, account, number)
+        query = "SELECT m.body, m.original, c.key FROM message m JOIN chat c ON c.id = m.chat"
+        body, original, key = journal.db.execute(f"{query} WHERE m.id = ?", (number,)).fetchone()
+        group = journal.groups.find(journal.db, key)
+        leads = sender and group is not None and group.rank(account) > 0
+        if sender != account and not leads:
             raise Refusal(Status.NOT_ALLOWED, "this is not your message", field="msgId")
-        query = "SELECT body, original FROM message WHERE id = ?"
-        body, original = journal.db.execute(query, (number,)).fetchone()
         if original is not None:
             return
-        if created < since:
+        if created < since and not leads:
             raise Refusal(Status.NOT_ALLOWED, "it is too late to recall this", field="msgId")
         stub = stub_of(body)
         journal.db.execute(
             "UPDATE message SET body = ?, text = NULL, original = ? WHERE id = ?",
             (stub, digest(body), number),
         )
-        query = "SELECT c.key, m.account FROM chat c JOIN member m ON m.chat = c.id WHERE c.id = ?"
-        rows = journal.db.execute(query, (chat,)).fetchall()
         rest = rest_of(number, stub, journal.dates.text(created), created)
-        event = {"name": "recalled", "chatId": shown_key(rows[0][0]), "msgId": str(number)}
-        event["by"] = str(actor.account)
-        for _, account in rows:
-            journal.signals.append(("recalled", account, number, rest))
-            without = actor.device if account == actor.account else 0
-            journal.notice(account, "A message was recalled.", encode(event), without=without)
+        event: dict[str, object] = {"name": "recalled", "chatId": shown_key(key)}
+        event |= {"msgId": str(number), "by": str(account)}
+        text = "A message was recalled."
+        if group is not None:
+            journal.signals += [("recalled", user, number, rest) for user in group.members]
+            journal.group_notice(group, text, event)
+            return
+        query = "SELECT account FROM member WHERE chat = ?"
+        for (user,) in journal.db.execute(query, (chat,)).fetchall():
+            journal.signals.append(("recalled", user, number, rest))
+            without = actor.device if user == account else 0
+            journal.notice(user, text, encode(event), without=without)
 
     @writes(grows=False)
     def free_client_ids(self, journal: Journal, before: int, most: int) -> int:
@@ -370,22 +400,22 @@ class Messages(Noun):
         return freed
 
 
-def key_for(viewer: int, chat: str, peer: int) -> str:
+def key_for(viewer: int, chat: str, peer: int, field: str = "chatId") -> str:
     """Give the key of the chat that somebody names by its chatId, or by a peer.
 
-    Raises Refusal 4005 for a pair that the viewer is not one of.
+    Raises Refusal 4005 for a pair that the viewer is not one of; that they are in a group is
+    checked where it is read.
     """
     if peer:
         return pair_key(viewer, peer)
     if chat == SYSTEM_CHAT:
         return system_key(viewer)
-    low, _, high = chat.partition("-")
-    other = high if low == str(viewer) else low
-    # An integer beyond SQLite's would be an error in every query.
-    number = int(other) if other.isascii() and other.isdigit() and len(other) <= 16 else 0
-    if number in (0, viewer) or chat != pair_key(viewer, number):
-        raise _no_such_chat()
-    return chat
+    if chat.startswith("g"):
+        return chat
+    low, _, high = (user_number(part) for part in chat.partition("-"))
+    if not (low and high) or viewer not in (low, high):
+        raise Refusal(Status.NOT_FOUND, "no such chat", field=field)
+    return pair_key(low, high)
 
 
 def shown_key(key: str) -> str:
@@ -417,7 +447,7 @@ def _readable(db: sqlite3.Connection, account: int, number: int) -> tuple[int, i
     """Give chat, sender and time of a message in one of somebody's chats; raises Refusal 4005."""
     row: tuple[int, int, int] | None = db.execute(
         "SELECT m.chat, m.sender, m.created FROM message m JOIN member b ON b.chat = m.chat"
-        " AND b.account = ? WHERE m.id = ?",
+        f" AND b.account = ? WHERE m.id = ? AND {WITHIN}",
         (account, number),
     ).fetchone()
     if row is None:

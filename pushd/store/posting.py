@@ -100,7 +100,7 @@ def _plan_group(journal: Journal, sender: int, draft: Draft, group: Group) -> _P
 
 def _check_rights(journal: Journal, sender: int, draft: Draft, route: Route) -> None:
     if draft.type == MessageType.REQUEST:
-        requests.check(journal, sender, draft.to)
+        requests.check(journal, sender, draft.to, "toId")
     elif sender == draft.to:
         raise Refusal(Status.NOT_ALLOWED, "this is yourself", field="toId")
     elif route.blocked:

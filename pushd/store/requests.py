@@ -10,17 +10,17 @@ from ..status import Status
 from .journal import Journal, message_body, pair_key, text_infos
 
 
-def check(journal: Journal, asker: int, to: int) -> None:
+def check(journal: Journal, asker: int, to: int, field: str = "userId") -> None:
     """Refuse a request that cannot be made; changes nothing."""
     if asker == to:
-        raise Refusal(Status.NOT_ALLOWED, "this is yourself", field="userId")
+        raise Refusal(Status.NOT_ALLOWED, "this is yourself", field=field)
     route = journal.route(asker, to)
     if route is None:
-        raise Refusal(Status.NULL_USER, field="userId")
+        raise Refusal(Status.NULL_USER, field=field)
     if route.friends:
-        raise Refusal(Status.EXIST_FRIENDS, field="userId")
+        raise Refusal(Status.EXIST_FRIENDS, field=field)
     if route.blocked:
-        raise Refusal(Status.NOT_ALLOWED, "this user does not want requests", field="userId")
+        raise Refusal(Status.NOT_ALLOWED, "this user does not want requests", field=field)
     if asked(journal, to, asker):
         check_room(journal, asker, to)
     elif _waiting(journal, to) >= journal.most_friends:

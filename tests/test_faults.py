@@ -1,0 +1,479 @@
+"""Faults of the machine, on real processes: failed syncs, a full disk, a locked database.
+
+`pushd` is run as a process on a folder of its own. Failed syncs are injected by strace, a full
+disk is a small tmpfs; where the machine does not allow that, the test is skipped.
+"""
+
+import asyncio
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushd.clock import Clock
+from pushd.config import Config, Server
+from pushd.config import Store as StoreConfig
+from pushd.errors import Refusal
+from pushd.model import Actor
+from pushd.status import Status
+from pushd.store import Store
+from pushd.store.journal import Journal
+from tests.conformance.process import Process
+from tests.conformance.wire import Closed, Frame, Wire, text
+
+FILE = "pushd.db"
+DISK = 8 << 20  # bytes
+CALLS = "fdatasync,fsync,sendto,sendmsg,write,writev"
+
+StartServer = Callable[..., Process]
+Hold = Callable[[Process], sqlite3.Connection]
+
+
+class Traced(Process):
+    """A server under strace; `injected` makes some of its calls fail."""
+
+    injected: tuple[str, ...] = ()
+
+    @property
+    def trace(self) -> Path:
+        return self.folder / "trace"
+
+    def _command(self, ports: Path) -> list[str]:
+        # -D: the server is our child and strace is not, so that signals and exit codes are its own.
+        strace = ["strace", "-D", "-f", "-qq", "-s", "200", "-o", str(self.trace)]
+        faults = [word for fault in self.injected for word in ("-e", f"inject={fault}")]
+        return [*strace, "-e", f"trace={CALLS}", *faults, *super()._command(ports)]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartServer]:
+    """Start servers, by default each in a folder of its own; they are killed after the test."""
+    with ExitStack() as stack:
+
+        def start(
+            kind: type[Process] = Process, folder: Path | None = None, **settings: Any
+        ) -> Process:
+            if folder is None:
+                folder = tmp_path / f"own {time.monotonic_ns()}"
+                folder.mkdir()
+            own = kind(folder, **settings)
+            stack.callback(own.kill)
+            stack.callback(own.dial.close)
+            own.start()
+            return own
+
+        yield start
+
+
+@pytest.fixture
+def strace(tmp_path: Path) -> None:
+    """Skip where processes cannot be traced."""
+    command = ["strace", "-D", "-f", "-o", str(tmp_path / "probe"), "true"]
+    if not shutil.which("strace") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs strace, and the right to trace")
+
+
+def problems(process: Process) -> list[str]:
+    """The lines that tell of a failure; nothing but lines of the log may be there."""
+    lines = process.log_text().splitlines()
+    assert all(line.startswith("ts=") for line in lines), lines
+    return [line for line in lines if "level=error" in line or "level=critical" in line]
+
+
+async def all_waiting(process: Process, push_id: str) -> list[str]:
+    """The texts that wait for a device, after which they are acked."""
+    wire, reply = await process.dial.resume(push_id)
+    messages = await wire.drain(reply["queued"])
+    wire.close()
+    return [message["info"][0]["content"] for message in messages]
+
+
+# --- the sync comes before the "ok" -----------------------------------------------------------
+
+
+def unsynced(trace: str) -> int:
+    """Count the confirmations that no completed sync came before, since the one before them."""
+    synced, count = False, 0
+    for line in trace.splitlines():
+        if re.search(r"f(data)?sync(\(.*| resumed>.*)\) += 0$", line):
+            synced = True
+        elif r"\"msgId\"" in line and r"\"result\"" in line:
+            count += not synced
+            synced = False
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.usefixtures("strace")
+async def test_each_confirmation_comes_behind_its_sync(start: StartServer, loop: str) -> None:
+    """Between the send and the "ok" of each message lies a sync that has completed."""
+    own = start(Traced, loop=loop)
+    a, b = await own.dial.pair()
+    for number in range(10):
+        await a.say(b.user_id, f"message {number}")
+    own.kill()
+    assert isinstance(own, Traced)
+    trace = own.trace.read_text()
+    assert trace.count(r"\"result\":[{\"msgId\"") == 10
+    assert unsynced(trace) == 0
+    # Control: without the syncs of the last five the same trace is found wanting.
+    head, at = trace, 0
+    for _ in range(5):
+        at = head.rindex(r"\"result\":[{\"msgId\"")
+        head = head[:at]
+    tail = re.sub(r".*f(data)?sync.*\n", "", trace[at:])
+    assert unsynced(trace[:at] + tail) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.usefixtures("strace")
+async def test_after_a_failed_sync_nothing_is_confirmed(start: StartServer, at: int) -> None:
+    """The batch whose sync failed gets no "ok"; the server ends with code 1 and one line."""
+    own = start()
+    a, b = await own.dial.pair()
+    own.dial.close()
+    assert own.stop() == 0
+    traced = Traced(own.folder)
+    # The start itself syncs: count from what a sound start needs.
+    traced.injected = (f"fdatasync:error=EIO:when={await _syncs_of_start(own, a) + at}",)
+    try:
+        traced.start()
+        sender, _ = await traced.dial.resume(a.push_id)
+        confirmed = await _send_until_refused(sender, b.user_id)
+        assert await traced.ended() == 1
+        assert len(problems(traced)) == 1
+        assert "the store failed" in problems(traced)[0]
+    finally:
+        traced.dial.close()
+        traced.kill()
+    assert len(confirmed) == at - 1
+    own.start()
+    arrived = await all_waiting(own, b.push_id)
+    assert arrived[: len(confirmed)] == confirmed
+    assert len(arrived) <= len(confirmed) + 1
+
+
+async def _syncs_of_start(own: Process, a: Wire) -> int:
+    """Count the syncs from the start until a device is bound."""
+    traced = Traced(own.folder)
+    try:
+        traced.start()
+        await traced.dial.resume(a.push_id)
+        count = traced.trace.read_text().count("fdatasync(")
+    finally:
+        traced.dial.close()
+        traced.kill()
+    return count
+
+
+async def _send_until_refused(sender: Wire, to: str) -> list[str]:
+    """Send texts one by one; gives those that were confirmed."""
+    confirmed: list[str] = []
+    while len(confirmed) < 100:
+        words = f"message {len(confirmed)}"
+        try:
+            reply = await sender.send([text(to, words)])
+        except (Closed, ConnectionError):
+            break
+        if reply["status"] != 1:
+            assert reply["status"] == Status.RESTARTING
+            break
+        confirmed.append(words)
+    return confirmed
+
+
+# --- a full disk ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own of 8 MiB; skips where nothing can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def fill(a: Wire, to: str, confirmed: list[str]) -> Frame:
+    """Send until the disk is full; gives the refusal."""
+    for number in range(10_000):
+        words = [f"{number} {part} " + "x" * 4000 for part in range(10)]
+        reply = await a.send([text(to, each) for each in words])
+        if reply["status"] != 1:
+            return reply
+        confirmed += words
+    raise AssertionError("the disk is never full")
+
+
+@pytest.mark.slow
+async def test_a_full_disk_refuses_and_recovers(start: StartServer, small_disk: Path) -> None:
+    """While full, sends get 4007 and all that needs no space goes on, over a crash too.
+
+    Once there is space again sends are accepted within 5 s, and every confirmed message is there.
+    """
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (3 << 20))
+    own = start(folder=small_disk, store_reserve=1 << 20, store_checkpoint_pages=200)
+    a, b = await own.dial.pair()
+    confirmed: list[str] = []
+    assert (await fill(a, b.user_id, confirmed))["status"] == Status.DISK_FULL
+    assert len(confirmed) > 100
+    got = [message["info"][0]["content"] for message in await b.take(100)]
+    await _works_while_full(own, a, b)
+    own.restart()
+    a, _ = await own.dial.resume(a.push_id)
+    b, reply = await own.dial.resume(b.push_id)
+    assert reply["queued"] == len(confirmed) - 100
+    assert (await fill(a, b.user_id, confirmed))["status"] == Status.DISK_FULL
+    ballast.unlink()
+    began = time.monotonic()
+    reply = await a.send([text(b.user_id, "there is space again")])
+    while reply["status"] != 1 and time.monotonic() < began + 5:
+        assert reply["status"] == Status.DISK_FULL
+        reply = await a.send([text(b.user_id, "there is space again")])
+    assert reply["status"] == 1
+    got += [message["info"][0]["content"] for message in await b.take(len(confirmed) - 99)]
+    assert got == [*confirmed, "there is space again"]
+    assert own.stop() == 0
+    assert problems(own) == []
+    with closing(sqlite3.connect(own.data / FILE)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def _works_while_full(own: Process, a: Wire, b: Wire) -> None:
+    await a.heartbeat()
+    await b.fence()
+    again = await own.dial()
+    await again.login(a.phone, a.password)
+    history = await again.ok("history", userId=b.user_id, limit=5)
+    assert len(history) == 5
+    await again.ok("friends")
+    refused = await again.send([text(b.user_id, "no space")])
+    assert refused["status"] == Status.DISK_FULL
+    again.close()
+    resumed, reply = await own.dial.resume(b.push_id)
+    assert reply["queued"] > 0
+    resumed.close()
+
+
+class Moved(Clock):
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> float:
+        """Give monotonic seconds."""
+        return self.seconds
+
+
+async def test_a_full_database_refuses_what_grows_and_nothing_else(tmp_path: Path) -> None:
+    """4007 for what needs space, in one batch with what does not; afterwards all works again."""
+    clock = Moved()
+    config = Config(server=Server(data=str(tmp_path)), store=StoreConfig(reserve=4096, readers=1))
+    store = await Store.open(config, clock)
+    store.start(lambda deliveries, signals: None)
+    store.writer._journal.reserve._now = clock.now
+    try:
+        actor = Actor((await store.accounts.register("13800000000", b"hash", "")).id)
+        await _limit(store, 1)
+        assert await _fill(store) == Status.DISK_FULL
+        assert not (tmp_path / "reserve").exists()
+        small = store.accounts.set_privacy(actor, {"find_by_phone": False})
+        large = asyncio.create_task(_fill(store))
+        await small
+        assert await large == Status.DISK_FULL
+        await _limit(store, 1 << 30)
+        assert await _fill(store) == Status.DISK_FULL  # tried again once a second
+        clock.seconds += 1
+        assert await _fill(store) == Status.SUCCESS
+        assert (tmp_path / "reserve").exists()
+    finally:
+        await store.close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        assert db.execute("SELECT find_by_phone FROM account").fetchone() == (0,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def _limit(store: Store, pages: int) -> None:
+    """Let the database have so many pages, or those that it has if these are more."""
+
+    def change(journal: Journal) -> None:
+        journal.db.execute(f"PRAGMA max_page_count={pages}")
+
+    await store.writer.call(change, grows=False)
+
+
+async def _fill(store: Store) -> Status:
+    """Store something large."""
+
+    def change(journal: Journal) -> None:
+        journal.db.execute("INSERT INTO meta VALUES (?, ?)", (str(time.monotonic_ns()), "x" * 9999))
+
+    try:
+        await store.writer.call(change)
+    except Refusal as problem:
+        return problem.status
+    return Status.SUCCESS
+
+
+# --- another program --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other() -> Iterator[Callable[[Process], sqlite3.Connection]]:
+    """Another program that holds the database for writing, until it ends its transaction."""
+    with ExitStack() as stack:
+
+        def hold(own: Process) -> sqlite3.Connection:
+            db = sqlite3.connect(own.data / FILE, isolation_level=None)
+            stack.enter_context(closing(db))
+            db.execute("BEGIN IMMEDIATE")
+            return db
+
+        yield hold
+
+
+@pytest.mark.slow
+async def test_a_locked_database_delays_sends_and_nothing_else(
+    start: StartServer, other: Hold
+) -> None:
+    """While another program holds the database sends wait, and heartbeats and reads go on."""
+    own = start()
+    a, b = await own.dial.pair()
+    held = other(own)
+    await a.send_line({"status": 1, "message": [text(b.user_id, "patience")]})
+    began = time.monotonic()
+    slowest = 0.0
+    # Longer than one attempt at the lock takes.
+    while time.monotonic() < began + 1.5:
+        asked = time.monotonic()
+        await b.heartbeat()
+        await b.ok("whoami")
+        slowest = max(slowest, time.monotonic() - asked)
+    held.execute("COMMIT")
+    reply = await a.reply()
+    assert (reply["status"], reply["message"]) == (1, "ok")
+    [got] = await b.expect_delivery()
+    assert got["msgId"] == reply["result"][0]["msgId"]
+    assert slowest < 0.5
+    assert problems(own) == []
+
+
+@pytest.mark.slow
+async def test_a_database_locked_for_too_long_is_told(start: StartServer, other: Hold) -> None:
+    """After `store.busy_seconds` sends get 5030 with retryAfter, are not stored, and work later."""
+    own = start(store_busy_seconds=0.1)
+    a, b = await own.dial.pair()
+    held = other(own)
+    refused = await a.send([text(b.user_id, "no", clientId="c1")])
+    assert refused["status"] == Status.RESTARTING
+    assert refused["retryAfter"] > 0
+    held.execute("ROLLBACK")
+    await a.say(b.user_id, "yes", clientId="c2")
+    [got] = await b.expect_delivery(ack=True)
+    assert got["info"][0]["content"] == "yes"
+    await b.expect_nothing()
+    assert problems(own) == []
+
+
+@pytest.mark.slow
+async def test_a_server_stops_while_its_database_is_locked(start: StartServer, other: Hold) -> None:
+    """Acks that cannot be written do not keep the process: it ends with code 0 within 10 s."""
+    own = start(store_busy_seconds=0.1)
+    a, b = await own.dial.pair()
+    await a.say(b.user_id, "hi")
+    await b.expect_delivery()
+    other(own)
+    await b.ack()
+    began = time.monotonic()
+    own.signal()
+    assert await own.ended() == 0
+    assert time.monotonic() < began + 10
+    assert problems(own) == []
+
+
+# --- what cannot be started -------------------------------------------------------------------
+
+
+def refusal(folder: Path) -> str:
+    """Start a server that must refuse: code 1 and exactly one line that says why."""
+    command = [sys.executable, "-m", "pushd", "--listen", "127.0.0.1:0", "--data", str(folder)]
+    done = subprocess.run(command, capture_output=True, timeout=30, text=True)
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "level=info" not in line]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_second_server_on_one_folder_is_refused(start: StartServer) -> None:
+    """The folder belongs to the server that runs; that one is not disturbed."""
+    own = start()
+    assert "another pushd uses this folder: stop that one" in refusal(own.data)
+    assert own.stop() == 0
+    assert problems(own) == []
+
+
+def test_a_newer_store_is_refused(start: StartServer) -> None:
+    """An older program says that a newer one is needed."""
+    own = start()
+    own.stop()
+    with closing(sqlite3.connect(own.data / FILE)) as db:
+        db.execute("PRAGMA user_version=9999")
+    assert "schema 9999" in refusal(own.data)
+    assert "install a newer one" in refusal(own.data)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """What lies in the place of the database is named, and not overwritten."""
+    (tmp_path / FILE).write_text("dear diary\n" * 100)
+    line = refusal(tmp_path)
+    assert FILE in line
+    assert "not a database: move it away" in line
+    assert (tmp_path / FILE).read_text().startswith("dear diary")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(small_disk: Path) -> None:
+    """A read-only disk is named, with what to do."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    line = refusal(small_disk)
+    assert str(small_disk) in line
+    assert "make it writable" in line
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """A data folder that cannot be made is named."""
+    (tmp_path / "file").touch()
+    assert "file" in refusal(tmp_path / "file")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 3, 6])
+@pytest.mark.usefixtures("strace")
+async def test_a_first_start_that_is_killed_is_done_by_the_next(tmp_path: Path, at: int) -> None:
+    """Killed at its n-th write to the database, the next start finds nothing half-made."""
+    traced = Traced(tmp_path)
+    traced.injected = (f"pwrite64:signal=SIGKILL:when={at}",)
+    with pytest.raises(RuntimeError, match="did not come up"):
+        traced.start()
+    own = Process(tmp_path)
+    try:
+        own.start()
+        a, b = await own.dial.pair()
+        await a.say(b.user_id, "hi")
+    finally:
+        own.dial.close()
+        own.kill()
