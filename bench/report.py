@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,9 +103,10 @@ def _commit() -> str:
     """Name the commit, with a plus sign when the tree differs from it."""
     # Without the lock, or a look at the tree could disturb a commit that is being made.
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
+    run = partial(subprocess.check_output, text=True, stderr=subprocess.DEVNULL)
     try:
-        head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
-        dirty = subprocess.check_output([*git, "status", "--porcelain", "pushd"], text=True)
+        head = run([*git, "rev-parse", "--short", "HEAD"])
+        dirty = run([*git, "status", "--porcelain", "pushd"])
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.strip() + ("+" if dirty else "")

@@ -2,12 +2,13 @@
 
 A workload is a row of `WORKLOADS`. Its accounts are made once; each run then finds a fresh process
 and just these accounts, so that what earlier runs left in memory or on the disk is not measured.
-A run ends when all that it sent is confirmed, delivered and acked, and fails if anything came twice.
+A run ends when all that it sent is confirmed, delivered and acked; it fails if more was delivered.
 
 Figures go by names that `report.MEASURES` explains.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -51,7 +52,7 @@ BEATS_MAX = 100_000  # heartbeats in a run of W9
 
 # Times, in seconds
 BEAT = 0.01
-QUIET = 1.0  # of the heartbeats without any load
+QUIET = 2.0  # of the heartbeats without any load
 SETTLE = 2.0  # before memory is read
 
 AT_ONCE = 20  # connections that are opened at a time
@@ -353,7 +354,7 @@ async def _beat(tally: Tally, enough: asyncio.Event) -> int:
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
     """Return the percentile of sorted seconds, in milliseconds."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1000
+    return ordered[math.ceil(len(ordered) * part) - 1] * 1000
 
 
 @dataclass(frozen=True)

@@ -413,9 +413,10 @@ def key_for(viewer: int, chat: str, peer: int, field: str = "chatId") -> str:
     if chat.startswith("g"):
         return chat
     low, _, high = (user_number(part) for part in chat.partition("-"))
-    if not (low and high) or viewer not in (low, high):
+    # A pair has one chatId: smaller id first.
+    if not 0 < low < high or viewer not in (low, high) or chat != f"{low}-{high}":
         raise Refusal(Status.NOT_FOUND, "no such chat", field=field)
-    return pair_key(low, high)
+    return chat
 
 
 def shown_key(key: str) -> str:
