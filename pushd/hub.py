@@ -142,6 +142,9 @@ class Hub:
         match name, values:
             case "signed_out", (device,):
                 self.sign_out(device)
+            case "revoked", (account,):
+                for session in tuple(self._accounts.get(account, ())):
+                    self._evict(session, SIGNED_OUT)
             case "recalled", (account, message, rest):
                 for session in self._accounts.get(account, ()):
                     if session.outbox is not None:

@@ -102,12 +102,7 @@ async def change_password(ctx: Context, session: Session, request: ChangePasswor
     actor = session.who
     old = check_password(request.old, _shortest(ctx), field="old")
     new = check_password(request.new, ctx.config.auth.min_password, field="new")
-    account = await ctx.store.accounts.by_id(actor.account)
-    if account is None:
-        raise Refusal(Status.ERROR_NET)
-    async with _guess(ctx, session, account.phone):
-        if not await ctx.hasher.check(old, account.password):
-            raise Refusal(Status.ERROR_PASSWORD, field="old")
+    await check_own_password(ctx, session, old, "old")
     hashed = await ctx.hasher.hash(new)
     changed = await ctx.store.accounts.change_password(actor, hashed)
     if session.state is State.ENDED:
@@ -236,6 +231,16 @@ async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -
 def _refuse_second(session: Session) -> None:
     if session.outbox is not None:
         raise Refusal(Status.ERROR_REPEAT_LOGIN, "this connection has a device already")
+
+
+async def check_own_password(ctx: Context, session: Session, password: bytes, field: str) -> None:
+    """Check the password of who is logged in; raises Refusal 10000, and TooMany for guessing."""
+    account = await ctx.store.accounts.by_id(session.who.account)
+    if account is None:
+        raise Refusal(Status.ERROR_NET)
+    async with _guess(ctx, session, account.phone):
+        if not await ctx.hasher.check(password, account.password):
+            raise Refusal(Status.ERROR_PASSWORD, field=field)
 
 
 @asynccontextmanager

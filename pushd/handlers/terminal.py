@@ -64,9 +64,13 @@ def fields_of(row: Command) -> dict[str, str]:
 
 def _type_name(kind: object) -> str:
     schema = msgspec.json.schema(kind)
-    options = [option for option in schema.get("anyOf", [schema]) if "enum" not in option]
-    names = [str(option["type"]) for option in options if option.get("type") != "null"]
-    return " or ".join(names)
+    options = schema.get("anyOf", [schema])
+    # A choice of words is a string; "" alone says only that the field may be empty.
+    named = [
+        str(option["type"]) if "type" in option else "string" if any(option["enum"]) else ""
+        for option in options
+    ]
+    return " or ".join(name for name in named if name not in ("", "null"))
 
 
 def _help(row: Command) -> HelpOut:

@@ -26,6 +26,7 @@ from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, ten
 from .friends import Friends
 from .groups import GroupVerbs
 from .journal import Journal
+from .lifecycle import Lifecycle
 from .messages import Messages
 from .reserve import Reserve
 from .writer import Deliver, Post, Verb, Writer
@@ -40,10 +41,12 @@ class Store:
         lock: Lock,
         writer: Writer,
         workers: tuple[Worker, ...],
-        nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs],
+        nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs, Lifecycle],
     ) -> None:
         self.folder = folder
-        self.accounts, self.devices, self.friends, self.messages, self.groups = nouns
+        self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
+            nouns
+        )
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -105,6 +108,7 @@ class Store:
             Friends(*parts),
             Messages(*parts),
             GroupVerbs(*parts),
+            Lifecycle(*parts),
         )
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch

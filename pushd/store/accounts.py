@@ -22,6 +22,8 @@ USER = (
     " (SELECT count(*) FROM friendship WHERE account = a.id), f.account IS NOT NULL, a.modified"
     " FROM account a LEFT JOIN friendship f ON f.account = ?1 AND f.friend = a.id"
 )
+# The name of a user who deleted their account.
+DELETED = "deleted user"
 # What complete_account may change, with its column.
 PROFILE = ("avatar", "desc", "sex")
 
@@ -185,7 +187,7 @@ def user_out(row: Sequence[object], viewer: int, modified: str, phone: str = "")
     shown = row[0] == viewer or row[8] or (phone and row[2] == phone)
     return UserOut(
         str(row[0]),
-        str(row[1]),
+        str(row[1]) if row[2] is not None else DELETED,
         str(row[2]) if shown and row[2] else "",
         str(row[3]),
         str(row[4]),

@@ -406,6 +406,11 @@ class Journal:
             self._queues.pop(queue.device, None)
             self._dirty.pop(queue.device, None)
 
+    def forget_routes(self, account: int) -> None:
+        """Forget what is cached between an account and anybody."""
+        for pair in [pair for pair in self._routes if account in pair]:
+            del self._routes[pair]
+
     def forget_pair(self, one: int, other: int) -> None:
         """Forget what is cached between two people, both ways."""
         self._routes.pop((one, other), None)

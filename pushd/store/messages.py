@@ -297,7 +297,7 @@ class Messages(Noun):
     @reads()
     def status(self, db: sqlite3.Connection, account: int, number: int) -> StatusOut:
         """Tell how far one's own message has come; raises Refusal 4005, and 4004 for another's."""
-        row = _readable(db, account, number)
+        row = readable(db, account, number)
         if row[1] != account:
             raise Refusal(Status.NOT_ALLOWED, "this is not your message", field="msgId")
         devices, delivered = db.execute(
@@ -352,7 +352,7 @@ class Messages(Noun):
         a second recall changes nothing.
         """
         account = actor.account
-        chat, sender, created = _readable(journal.db, account, number)
+        chat, sender, created = readable(journal.db, account, number)
         query = "SELECT m.body, m.original, c.key FROM message m JOIN chat c ON c.id = m.chat"
         body, original, key = journal.db.execute(f"{query} WHERE m.id = ?", (number,)).fetchone()
         group = journal.groups.find(journal.db, key)
@@ -444,7 +444,7 @@ def stub_of(body: str) -> str:
     return encode(kept).decode()[1:-1]
 
 
-def _readable(db: sqlite3.Connection, account: int, number: int) -> tuple[int, int, int]:
+def readable(db: sqlite3.Connection, account: int, number: int) -> tuple[int, int, int]:
     """Give chat, sender and time of a message in one of somebody's chats; raises Refusal 4005."""
     row: tuple[int, int, int] | None = db.execute(
         "SELECT m.chat, m.sender, m.created FROM message m JOIN member b ON b.chat = m.chat"

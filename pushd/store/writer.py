@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+import structlog
+
 from ..clock import Clock
 from ..errors import PushdError, Refusal, StoreFailed
 from ..model import Accepted, Actor, Delivery, Draft, Failed
@@ -17,6 +19,8 @@ from ..status import Status
 from .engine import Worker
 from .journal import Busy, Journal, Operation
 from .posting import post_list
+
+log = structlog.get_logger("pushd.store")
 
 R = TypeVar("R")
 
@@ -180,6 +184,7 @@ class Writer:
         self.deliver: Deliver = lambda deliveries, signals: None
         self.waiting = 0  # messages and verbs that are not committed yet
         self.batches = 0  # committed so far
+        self.full = False  # the disk is full
         self.failed: StoreFailed | None = None  # why nothing is committed any more
         self._worker = worker
         self._journal = journal
@@ -280,6 +285,7 @@ class Writer:
                 self._fail(problem, batch)
                 raise
         self.batches += 1
+        self._tell_space()
         self._finish(batch[:finished])
         if finished < len(batch):
             self._put_back(batch[finished:])
@@ -295,6 +301,15 @@ class Writer:
             if operation.error is None and (operation.deliveries or operation.signals):
                 self.deliver(operation.deliveries, operation.signals)
             operation.finish()
+
+    def _tell_space(self) -> None:
+        """Log once when the disk is full, and once when it has space again."""
+        full = self._journal.reserve.spent
+        if full and not self.full:
+            log.error("the disk is full: nothing more is accepted until there is space")
+        elif self.full and not full:
+            log.info("the disk has space again")
+        self.full = full
 
     def _put_back(self, rest: list[Operation]) -> None:
         """Commit the rest of a batch next; what is committed of its first one is delivered now."""
