@@ -7,8 +7,9 @@ from typing import Any
 from ..errors import Refusal
 from ..model import Actor, Bound
 from ..status import Status
-from .journal import Journal, Queue
+from .journal import Journal
 from .noun import Noun, reads, writes
+from .records import Queue
 
 
 class Devices(Noun):

@@ -16,9 +16,10 @@ from ..names import fold
 from ..status import Status
 from . import requests
 from .accounts import USER, user_out
-from .journal import Journal, message_body, pair_key, text_infos
+from .journal import Journal
 from .membership import ADMIN, MEMBER, OWNER, RANK, Group, Member, ids
 from .noun import Noun, reads, writes
+from .records import message_body, pair_key, text_infos
 
 # A group as ?1 sees it; the role and the bounds come from the viewer's row.
 GROUP = (

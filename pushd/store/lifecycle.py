@@ -11,9 +11,10 @@ from ..model import Actor
 from ..status import Status
 from .devices import drop_devices
 from .groups import hand_over, tell_left
-from .journal import Journal, system_key
+from .journal import Journal
 from .messages import readable
 from .noun import Noun, reads, writes
+from .records import system_key
 
 MOST_REPORTS = 1000  # of one account
 # Rows that are about an account alone, by table and column.

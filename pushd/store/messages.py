@@ -15,9 +15,10 @@ from ..outbox import Entry, with_seq
 from ..status import Status
 from .accounts import USER, user_out
 from .groups import GROUP, group_out
-from .journal import Journal, digest, pair_key, rest_of, system_key
+from .journal import Journal
 from .noun import Noun, reads, writes
 from .posting import own_copy
+from .records import digest, pair_key, rest_of, system_key
 
 COLUMNS = "m.id, m.created, m.body, m.sender, m.client_id"
 # A message that may still be shown at ?now.

@@ -12,8 +12,9 @@ from ..errors import Refusal
 from ..model import Accepted, Draft, Failed, MessageType
 from ..status import Status
 from . import requests
-from .journal import Journal, Mailbox, Route, message_body
+from .journal import Journal
 from .membership import Group
+from .records import Mailbox, Route, message_body
 
 PAIR_TYPES = (MessageType.NORMAL, MessageType.REQUEST, MessageType.TASK)
 

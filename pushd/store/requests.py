@@ -7,7 +7,8 @@ from ..encoding import encode
 from ..errors import Refusal
 from ..names import fold
 from ..status import Status
-from .journal import Journal, message_body, pair_key, text_infos
+from .journal import Journal
+from .records import message_body, pair_key, text_infos
 
 
 def check(journal: Journal, asker: int, to: int, field: str = "userId") -> None:

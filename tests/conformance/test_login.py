@@ -422,6 +422,7 @@ class TestSecrets:
         await wire.exchange({"cmd": "\n2026 forged\u2028\x1b[2J"})
         await a.ok("change_password", old=PASSWORD, new=OTHER)
         await failed(b, 10000, "change_password", {}, old=WRONG, new=OTHER)
+        own.dial.close()
         own.stop()
         logged = own.log_text()
         assert logged
@@ -436,6 +437,7 @@ class TestSecrets:
         own = server()
         a = await own.dial.user(started=True)
         await a.ok("change_password", old=PASSWORD, new=OTHER)
+        own.dial.close()
         own.stop()
         stored = b"".join(_bytes_of(own.data))
         assert a.phone.encode() in stored
