@@ -57,7 +57,7 @@ from .link import (
     SessionEnded,
     SignedOut,
 )
-from .outgoing import MAX_LINE, Draft, cut_into_frames, encode_draft
+from .outgoing import MAX_LINE, Draft, cut_into_frames, decode_ids, encode_draft
 from .status import Status
 
 __all__ = [
@@ -130,15 +130,8 @@ class Options(TypedDict, total=False):
     sleep: Callable[[float], Awaitable[None]]
 
 
-class _Receipt(msgspec.Struct, rename="camel"):
-    """What a confirmed message got."""
-
-    msg_id: str
-
-
 _encode = msgspec.json.Encoder().encode
 _decode_any = msgspec.json.Decoder().decode
-_decode_receipts = msgspec.json.Decoder(list[_Receipt]).decode
 
 
 class Client(Calls):
@@ -383,7 +376,7 @@ class Client(Calls):
         body = b",".join(messages)
         line = b'{"status":1,"pushId":"","id":%d,"message":[%b]}\n' % (number, body)
         frame = await self._submit(Request(number, line, repeatable=True))
-        return [receipt.msg_id for receipt in _decode_receipts(frame.result)]
+        return decode_ids(frame.result)
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield the device's messages in order, each once, over all breaks; starts the device.

@@ -1,4 +1,4 @@
-"""Messages that a client sends: drafts, and how they are cut into frames.
+"""Messages that a client sends: drafts, how they are cut into frames, and what they got.
 
 A draft gets its `clientId` when it is encoded, so that whatever repeats the frame repeats the
 id. It must not know of connections.
@@ -54,6 +54,15 @@ class _Wire(msgspec.Struct, rename="camel", omit_defaults=True):
     expire: int = 0
 
 
+class _Receipt(msgspec.Struct, rename="camel"):
+    """What a confirmed message got."""
+
+    msg_id: str
+
+
+_decode_receipts = msgspec.json.Decoder(list[_Receipt]).decode
+
+
 def encode_draft(draft: Draft) -> bytes:
     """Encode one draft; raises LineTooLong if no frame could hold it."""
     text = [Info("0", draft.text)] if draft.text else []
@@ -87,3 +96,8 @@ def cut_into_frames(drafts: Iterable[Draft]) -> Iterator[list[bytes]]:
         frame.append(body)
     if frame:
         yield frame
+
+
+def decode_ids(result: bytes | msgspec.Raw) -> list[str]:
+    """Give the msgIds in the `result` of a confirmed frame, in order."""
+    return [receipt.msg_id for receipt in _decode_receipts(result)]

@@ -247,8 +247,7 @@ class _Chat:
             await asyncio.wait(tasks)
 
     async def _say_goodbye(self) -> None:
-        if self._unconfirmed:
-            await asyncio.wait(self._unconfirmed, timeout=SEND_PATIENCE)
+        # The logout waits behind the lines that are not confirmed yet.
         with contextlib.suppress(ClientError, TimeoutError):
             async with asyncio.timeout(SEND_PATIENCE):
                 await self._client.logout()
@@ -259,7 +258,6 @@ class _Chat:
         for _ in range(ATTEMPTS):
             try:
                 await self._try_to_log_in()
-                await self._client.start()
             except ClientError as problem:
                 self._screen.error(problem)
             else:

@@ -297,6 +297,62 @@ async def test_a_full_database_refuses_what_grows_and_nothing_else(tmp_path: Pat
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+class Faulty:
+    """The writer's connection, on which statements that hold `part` find the disk full."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.part = ""
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._db.in_transaction
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if self.part and self.part in statement:
+            problem = sqlite3.OperationalError("database or disk is full")
+            problem.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise problem
+        return self._db.execute(statement, *values)
+
+
+async def test_acks_that_find_the_disk_full_are_written_later(tmp_path: Path) -> None:
+    """An ack that even the reserve had no room for is committed once there is some."""
+    clock = Moved()
+    settings = StoreConfig(reserve=0, readers=1)
+    store = await Store.open(Config(server=Server(data=str(tmp_path)), store=settings), clock)
+    store.start(lambda deliveries, signals: None)
+    journal = store.writer._journal
+    journal.reserve._now = clock.now
+    journal.db = faulty = Faulty(journal.db)  # type: ignore[assignment]
+    try:
+        one, other = [
+            Actor((await store.accounts.register(phone, b"hash", "")).id)
+            for phone in ("13800000000", "13800000001")
+        ]
+        await store.friends.ask(other, one.account, "")
+        bound = await store.devices.create(
+            one, b"token", "", most=1, online=(), then=lambda bound: None
+        )
+        faulty.part = "INSERT INTO position (device, last"
+        store.ack(bound.actor, 1, 1)
+        await store.writer.barrier()
+        assert _position(tmp_path) == (1, 0)
+        faulty.part = ""
+        clock.seconds += 1
+        await store.writer.barrier()
+        assert _position(tmp_path) == (1, 1)
+    finally:
+        await store.close()
+
+
+def _position(folder: Path) -> tuple[int, int]:
+    with closing(sqlite3.connect(folder / FILE)) as db:
+        query = "SELECT last, acked FROM position ORDER BY device DESC"
+        last, acked = db.execute(query).fetchone()
+        return last, acked
+
+
 async def _limit(store: Store, pages: int) -> None:
     """Let the database have so many pages, or those that it has if these are more."""
 

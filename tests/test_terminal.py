@@ -31,7 +31,8 @@ class Keys(io.StringIO):
     def end(self) -> None:
         self._lines.put("")
 
-    def readline(self, size: int | None = -1, /) -> str:
+    # The base class of text streams is typed as one of bytes.
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
         return self._lines.get()
 
 
@@ -225,10 +226,10 @@ async def test_refused_message() -> None:
 async def test_friends() -> None:
     """/friends lists alias, id and name; /friends of nobody says so."""
     server = people()
-    server.answer("friends", [BOB, {**BOB, "id": "10004", "alias": "al"}])
+    server.answer("friends", [BOB, {**EVE, "id": "10004", "alias": "al"}])
     _, shown = await script(server, f"{LOGIN}/friends\n")
     assert "  bob (10002)\n" in shown
-    assert "  al (10004, bob)\n" in shown
+    assert "  al (10004, e\\x1b[31mve)\n" in shown
 
 
 @pytest.mark.parametrize(
@@ -388,6 +389,23 @@ async def test_lost_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         chat.keys.type("are you there?")
         await chat.screen.wait_shows("connected again")
         await chat.server.wait_received("list")
+        assert len(chat.server.stored) == 1
+
+
+async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that waits for the connection still goes out when one leaves."""
+    monkeypatch.setattr("pushd.client.RETRY_FIRST", 0.1)
+    monkeypatch.setattr(terminal, "SEND_PATIENCE", 0.01)
+    async with sitting() as chat:
+        chat.keys.type("/to bob")
+        await chat.screen.wait_shows("talking to bob")
+        chat.server.cut()
+        await chat.screen.wait_shows("the connection was lost")
+        chat.keys.type("hi")
+        await chat.screen.wait_shows("not confirmed yet")
+        monkeypatch.setattr(terminal, "SEND_PATIENCE", 5)
+        chat.keys.type("/quit")
+        assert await chat.task == 0
         assert len(chat.server.stored) == 1
 
 

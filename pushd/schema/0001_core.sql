@@ -1,4 +1,5 @@
--- The store of pushd, version 1. Times are milliseconds since 1970; ids rise and are never reused.
+-- The store of pushd, version 1. Times are milliseconds since 1970. Ids rise and are never used
+-- again, also when what had them is gone.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -29,7 +30,7 @@ CREATE INDEX account_folded ON account (folded) WHERE folded <> '';
 -- A device, and its queue. Each account has one row without a token: the line in which messages
 -- wait while the account has no device.
 CREATE TABLE device (
-    id        INTEGER PRIMARY KEY,
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
     account   INTEGER NOT NULL REFERENCES account (id),
     token     BLOB UNIQUE,                          -- SHA-256 of the pushId
     name      TEXT NOT NULL DEFAULT '',
@@ -74,7 +75,7 @@ CREATE TABLE gap_chat (
 ) WITHOUT ROWID;
 
 CREATE TABLE chat (
-    id   INTEGER PRIMARY KEY,
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
     key  TEXT NOT NULL UNIQUE,                      -- '10001-10002', or 'system/10001'
     kind TEXT NOT NULL                              -- pair, system
 );

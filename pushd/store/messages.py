@@ -1,7 +1,7 @@
 """Messages: pages of a queue, histories and chats, read marks, recall, and what expires."""
 
 import sqlite3
-from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -21,6 +21,11 @@ from .posting import own_copy
 from .records import digest, pair_key, rest_of, system_key
 
 COLUMNS = "m.id, m.created, m.body, m.sender, m.client_id"
+PAGE = (
+    "SELECT q.seq, q.message, m.created, m.body, m.sender, m.client_id, m.expires"
+    " FROM queue q LEFT JOIN message m ON m.id = q.message"
+    " WHERE q.device = ? AND q.seq > ? AND q.seq <= ? ORDER BY q.seq LIMIT ?"
+)
 # A message that may still be shown at ?now.
 SHOWN = "(m.expires IS NULL OR m.expires > ?)"
 # What somebody may read of a chat: in a group only from joining to leaving.
@@ -65,34 +70,32 @@ class Messages(Noun):
         count: int,
         size: int,
     ) -> list[Entry]:
-        rows = db.execute(
-            "SELECT q.seq, q.message, m.created, m.body, m.sender, m.client_id, m.expires"
-            " FROM queue q LEFT JOIN message m ON m.id = q.message"
-            " WHERE q.device = ? AND q.seq > ? AND q.seq <= ? ORDER BY q.seq LIMIT ?",
-            (device, after, upto, count),
-        )
         now = self.clock.wall()
         page: list[Entry] = []
-        last, expired = after, False
-        for seq, message, created, body, sender, client_id, expires in rows:
-            if body is None or (expires is not None and expires <= now):
-                data = self._gap(db, device, seq, last + 1, message)
-                if body is not None and expired and page:
-                    # One gap speaks for a run of expired messages.
-                    first = page.pop()
-                    data = self._gap(db, device, seq, first[0], message)
-                expired = body is not None
-            else:
-                rest = rest_of(message, body, self.dates.text(created), created)
-                if sender == account:
-                    rest = own_copy(rest, client_id)
-                data = with_seq(seq, rest)
-                expired = False
-            page.append((seq, message, data))
-            last = seq
-            size -= len(data)
-            if size <= 0:
-                break
+        last = run = after  # a run of expired messages began behind `run`
+        in_run = False
+        # An unfinished cursor would keep its old view of the store for the reads after it.
+        with closing(db.execute(PAGE, (device, after, upto, count))) as rows:
+            for seq, message, created, body, sender, client_id, expires in rows:
+                expired = body is not None and expires is not None and expires <= now
+                if body is None or expired:
+                    if expired and in_run:
+                        # One gap speaks for all of them.
+                        page.pop()
+                    else:
+                        run = last
+                    data = self._gap(db, device, seq, run + 1, message)
+                else:
+                    rest = rest_of(message, body, self.dates.text(created), created)
+                    if sender == account:
+                        rest = own_copy(rest, client_id)
+                    data = with_seq(seq, rest)
+                in_run = expired
+                page.append((seq, message, data))
+                last = seq
+                size -= len(data)
+                if size <= 0:
+                    break
         return page
 
     def _gap(
@@ -212,17 +215,18 @@ class Messages(Noun):
         return [item[1] for item in items], str(items[-1][0]) if more else ""
 
     def _bounded(
-        self, rows: Iterable[tuple[Any, ...]], viewer: int, limit: int
+        self, cursor: sqlite3.Cursor, viewer: int, limit: int
     ) -> tuple[list[tuple[int, bytes]], bool]:
         """Encode rows up to the count or size of a reply; says whether more follow."""
         items: list[tuple[int, bytes]] = []
         size = 0
-        for row in rows:
-            data = self._message(row, viewer)
-            size += len(data) + 1
-            if len(items) == limit or (items and size > self.reply_limit):
-                return items, True
-            items.append((row[0], data))
+        with closing(cursor) as rows:
+            for row in rows:
+                data = self._message(row, viewer)
+                size += len(data) + 1
+                if len(items) == limit or (items and size > self.reply_limit):
+                    return items, True
+                items.append((row[0], data))
         return items, False
 
     def _message(self, row: tuple[Any, ...], viewer: int) -> bytes:
