@@ -6,6 +6,7 @@ looked at and every failure is told.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from .config import Limits
 from .encoding import encode
@@ -82,11 +83,18 @@ def draft(message: MessageIn, sender: int, limits: Limits) -> Draft:
         if len(message.client_id) > 64:
             raise BadField("clientId", "a clientId has at most 64 characters")
         made.client_id = message.client_id
+        made.client_key = client_key(sender, message.client_id)
     if kind == MessageType.REQUEST:
         made.description = text
     if message.reply_to or message.mentions or message.expire:
         _extras(made, message, limits)
     return made
+
+
+def client_key(sender: int, client_id: str) -> int:
+    """Give the 64 bits by which the store finds a sender's clientId; two may share one."""
+    name = f"{sender} {client_id}".encode()
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), signed=True)
 
 
 def user_number(text: str | None) -> int:

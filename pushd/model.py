@@ -107,6 +107,7 @@ class Draft(Struct, gc=False):
     chat: str = ""  # chatId and toId as they came, where both may name a group
     extra: str = ""  # replyTo, mentions and expire as JSON members, each behind a comma
     client_id: str = ""
+    client_key: int | None = None  # by which the store finds the clientId
     reply_to: int = 0
     mentions: tuple[int, ...] = ()
     expire: int = 0  # seconds, 0 for never

@@ -53,7 +53,7 @@ def double(db: sqlite3.Connection, confirmed: set[int]) -> None:
 
 def forget(db: sqlite3.Connection, confirmed: set[int]) -> None:
     """Forget which clientIds are stored, so that what is sent again is taken for new."""
-    assert db.execute("UPDATE message SET client_id = NULL").rowcount
+    assert db.execute("UPDATE message SET client_key = NULL").rowcount
 
 
 @pytest.mark.parametrize(("slip", "rule"), [(drop, "I4"), (double, "I3"), (forget, "I2")])

@@ -868,7 +868,7 @@ async def test_old_client_ids_are_freed_in_steps(bench: Bench) -> None:
     before = bench.clock.ms - 7 * DAY
     while await bench.store.messages.free_client_ids(before, 2):
         pass
-    assert bench.sql("SELECT id FROM message WHERE client_id IS NOT NULL") == [(young,)]
+    assert bench.sql("SELECT id FROM message WHERE client_key IS NOT NULL") == [(young,)]
 
 
 # --- recall, reading, searching ---------------------------------------------------------------

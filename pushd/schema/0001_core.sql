@@ -95,12 +95,14 @@ CREATE TABLE message (
     created   INTEGER NOT NULL,
     body      TEXT NOT NULL,                        -- JSON members without braces
     text      TEXT,                                 -- as search compares it; NULL once recalled
-    client_id TEXT,                                 -- NULL once it may be used again
+    client_id TEXT,
+    client_key INTEGER,                             -- finds sender and client_id; NULL once free
     expires   INTEGER,
     original  BLOB                                  -- SHA-256 of the body that was recalled
 );
 CREATE INDEX message_chat ON message (chat);
-CREATE UNIQUE INDEX message_client ON message (sender, client_id) WHERE client_id IS NOT NULL;
+-- Random keys land all over an index, so it holds eight bytes for each and not the clientId.
+CREATE INDEX message_client ON message (client_key) WHERE client_key IS NOT NULL;
 CREATE INDEX message_expires ON message (expires) WHERE expires IS NOT NULL;
 
 CREATE TABLE friendship (

@@ -150,8 +150,7 @@ class GroupVerbs(Noun):
         account = actor.account
         group = _led(journal, account, key, 1)
         for user in users:
-            if user not in group.members:
-                raise Refusal(Status.NOT_FOUND, f"{user} is not in this group", field="userIds")
+            _check_inside(journal, group, user, "userIds")
             if group.rank(user) >= group.rank(account):
                 raise Refusal(Status.NOT_ALLOWED, f"you may not kick {user}", field="userIds")
         gone = list(dict.fromkeys(users))
@@ -176,8 +175,7 @@ class GroupVerbs(Noun):
         """Make somebody owner, admin or member; an owner who hands over becomes an admin."""
         account = actor.account
         group = _led(journal, account, key, 2)
-        if user not in group.members:
-            raise Refusal(Status.NOT_FOUND, "this user is not in this group", field="userId")
+        _check_inside(journal, group, user, "userId")
         if user == account:
             raise Refusal(Status.NOT_ALLOWED, "hand the group over to another", field="userId")
         if group.members[user].role == role:
@@ -215,8 +213,7 @@ class GroupVerbs(Noun):
     def mute(self, journal: Journal, actor: Actor, key: str, user: int, seconds: int) -> None:
         """Let somebody below the caller not write for a time; 0 seconds end it."""
         group = _led(journal, actor.account, key, 1)
-        if user not in group.members:
-            raise Refusal(Status.NOT_FOUND, "this user is not in this group", field="userId")
+        _check_inside(journal, group, user, "userId")
         if group.rank(user) >= group.rank(actor.account):
             raise Refusal(Status.NOT_ALLOWED, "you may not mute this user", field="userId")
         until = journal.now + seconds * 1000 if seconds else 0
@@ -339,15 +336,17 @@ class GroupVerbs(Noun):
     def _enter(self, journal: Journal, group: Group, accounts: Iterable[int], role: str) -> None:
         first = journal.next_id - 1
         for account in accounts:
-            journal.db.execute(
+            # Who was muted and left comes back muted: a tag is open to all.
+            enter = (
                 "INSERT INTO member (chat, account, role, joined, first, read)"
                 " VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (chat, account) DO UPDATE SET"
-                " role = ?3, joined = ?4, first = ?5, read = ?5, final = NULL, muted_until = 0",
-                (group.chat, account, role, journal.now, first),
+                " role = ?3, joined = ?4, first = ?5, read = ?5, final = NULL RETURNING muted_until"
             )
+            values = (group.chat, account, role, journal.now, first)
+            muted_until = journal.db.execute(enter, values).fetchone()[0]
             remove = "DELETE FROM join_request WHERE chat = ? AND account = ?"
             journal.db.execute(remove, (group.chat, account))
-            group.members[account] = Member(role, 0)
+            group.members[account] = Member(role, muted_until)
 
     def _tell_joined(
         self, journal: Journal, group: Group, accounts: Sequence[int], by: int
@@ -475,7 +474,18 @@ def _chat_of(db: sqlite3.Connection, viewer: int, key: str) -> int:
     return int(found[0])
 
 
+def _check_inside(journal: Journal, group: Group, user: int, field: str) -> None:
+    """Refuse a user who is not in a group: 6004 if there is no such user at all, else 4005."""
+    if user in group.members:
+        return
+    if journal.mailbox(user) is None:
+        raise Refusal(Status.NULL_USER, f"no such user {user}", field=field)
+    raise Refusal(Status.NOT_FOUND, f"{user} is not in this group", field=field)
+
+
 def _take_request(journal: Journal, group: Group, user: int) -> None:
+    if journal.mailbox(user) is None:
+        raise Refusal(Status.NULL_USER, f"no such user {user}", field="userId")
     remove = "DELETE FROM join_request WHERE chat = ? AND account = ?"
     if not journal.db.execute(remove, (group.chat, user)).rowcount:
         raise Refusal(Status.NOT_FOUND, "no such request", field="userId")
@@ -491,9 +501,13 @@ def _leave(journal: Journal, group: Group, accounts: Iterable[int], final: int) 
 
 
 def _set_role(journal: Journal, group: Group, user: int, role: str) -> None:
-    group.members[user].role = role
-    change = "UPDATE member SET role = ? WHERE chat = ? AND account = ?"
-    journal.db.execute(change, (role, group.chat, user))
+    member = group.members[user]
+    member.role = role
+    if role == OWNER:
+        # Nobody could unmute an owner.
+        member.muted_until = 0
+    change = "UPDATE member SET role = ?, muted_until = ? WHERE chat = ? AND account = ?"
+    journal.db.execute(change, (role, member.muted_until, group.chat, user))
 
 
 def _names(journal: Journal, accounts: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ empties them, so they can never be ahead of the disk.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from ..clock import Clock, Dates
@@ -23,7 +24,9 @@ from .records import Mailbox, Queue, Route, digest, pair_key, rest_of, system_ke
 from .reserve import Reserve
 from .rows import insert_rows
 
-MESSAGE_HEAD = "INSERT INTO message (id, chat, sender, created, body, text, client_id, expires)"
+MESSAGE_HEAD = (
+    "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
+)
 QUEUE_HEAD = "INSERT INTO queue (device, seq, message)"
 POSITION_HEAD = "INSERT INTO position (device, last, acked, message)"
 POSITION_TAIL = (
@@ -250,7 +253,7 @@ class Journal:
     def flush(self) -> None:
         """Write the gathered rows, so that statements see them."""
         if self._message_rows:
-            insert_rows(self.db, MESSAGE_HEAD, 8, self._message_rows)
+            insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows)
             self._message_rows = []
         if self._queue_rows:
             insert_rows(self.db, QUEUE_HEAD, 3, self._queue_rows)
@@ -413,6 +416,7 @@ class Journal:
         body: str,
         text: str | None,
         client_id: str | None = None,
+        client_key: int | None = None,
         expire: int = 0,
     ) -> tuple[int, bytes]:
         """Gather the row of a new message; returns its msgId and its JSON behind the seq."""
@@ -420,7 +424,17 @@ class Journal:
         self.next_id = number + 1
         now = self.now
         expires = now + expire * 1000 if expire else None
-        self._message_rows += (number, chat, sender, now, body, text, client_id, expires)
+        self._message_rows += (
+            number,
+            chat,
+            sender,
+            now,
+            body,
+            text,
+            client_id,
+            client_key,
+            expires,
+        )
         if client_id:
             self._known[sender, client_id] = (number, body)
         return number, rest_of(number, body, self.date, now)
@@ -498,17 +512,16 @@ class Journal:
     # --- clientIds ------------------------------------------------------------------------
 
     def _look_up_client_ids(self, operations: Sequence[Operation]) -> None:
-        wanted: list[Any] = []
+        wanted: list[int] = []
         for operation in operations:
-            ids = getattr(operation, "client_ids", None)
-            if ids is not None:
-                wanted += ids
-        start, left = 0, len(wanted) // 2
+            wanted += getattr(operation, "client_keys", ())
+        start, left = 0, len(wanted)
         while left:
             count = min(512, 1 << (left.bit_length() - 1))
-            end = start + count * 2
-            found = self.db.execute(_client_sql(count), wanted[start:end])
-            for sender, client_id, number, body in found:
+            end = start + count
+            for sender, client_id, number, body in self.db.execute(
+                _client_sql(count), wanted[start:end]
+            ):
                 self._known[sender, client_id] = (number, body)
             start, left = end, left - count
 
@@ -532,7 +545,7 @@ class Journal:
         )
         created, original, key = self.db.execute(query, (number,)).fetchone()
         if created < self.now - self.client_id_ms:
-            self.db.execute("UPDATE message SET client_id = NULL WHERE id = ?", (number,))
+            self.db.execute("UPDATE message SET client_key = NULL WHERE id = ?", (number,))
             del self._known[sender, client_id]
             return None
         same = original == digest(body) if original is not None else old == body
@@ -572,11 +585,12 @@ class Journal:
         self._dirty[queue.device] = queue
 
 
+@lru_cache(maxsize=16)
 def _client_sql(count: int) -> str:
-    values = ",".join(["(?,?)"] * count)
+    values = ",".join(["(?)"] * count)
     return (
-        f"WITH k (s, c) AS (VALUES {values}) SELECT k.s, k.c, m.id, m.body FROM k CROSS JOIN"
-        " message m WHERE m.sender = k.s AND m.client_id = k.c"
+        f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id, m.body FROM k"
+        " CROSS JOIN message m WHERE m.client_key = k.key"
     )
 
 

@@ -68,6 +68,7 @@ class Groups:
     def __init__(self, most: int) -> None:
         self._most = most
         self._groups: dict[str, Group] = {}
+        self._grown = False  # a group was loaded since the bound was looked at
 
     def find(self, db: sqlite3.Connection, key: str) -> Group | None:
         """Give a group by its id; None if there is none, or it was dissolved."""
@@ -76,6 +77,7 @@ class Groups:
             group = _load(db, key)
             if group is not None:
                 self._groups[key] = group
+                self._grown = True
         return group
 
     def forget(self, key: str) -> None:
@@ -88,11 +90,14 @@ class Groups:
 
     def trim(self) -> None:
         """Keep within the bound; the oldest go."""
+        if not self._grown:
+            return
+        self._grown = False
+        members = sum(len(group.members) for group in self._groups.values())
         while len(self._groups) > self._most or (
-            len(self._groups) > 1
-            and sum(len(group.members) for group in self._groups.values()) > 10 * self._most
+            len(self._groups) > 1 and members > 10 * self._most
         ):
-            del self._groups[next(iter(self._groups))]
+            members -= len(self._groups.pop(next(iter(self._groups))).members)
 
 
 def _load(db: sqlite3.Connection, key: str) -> Group | None:

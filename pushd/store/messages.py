@@ -397,7 +397,7 @@ class Messages(Noun):
         end = journal.db.execute(query, (start, before, most)).fetchone()[0]
         if end is None:
             return 0
-        change = "UPDATE message SET client_id = NULL WHERE id > ? AND id <= ? AND created < ?"
+        change = "UPDATE message SET client_key = NULL WHERE id > ? AND id <= ? AND created < ?"
         freed = journal.db.execute(change, (start, end, before)).rowcount
         upsert = "INSERT INTO meta VALUES ('client_ids', ?1)"
         upsert += " ON CONFLICT (key) DO UPDATE SET value = ?1"

@@ -154,7 +154,13 @@ def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accep
     if draft.type == MessageType.REQUEST:
         requests.record(journal, sender.account, draft.to, draft.description)
     number, rest = journal.store_message(
-        chat, sender.account, body, draft.text, client_id or None, draft.expire
+        chat,
+        sender.account,
+        body,
+        draft.text,
+        client_id or None,
+        draft.client_key,
+        draft.expire,
     )
     if isinstance(target, Group):
         journal.fan_out(target, number, rest, sender=sender.account)

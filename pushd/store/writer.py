@@ -33,7 +33,7 @@ class Post:
 
     __slots__ = (
         "actor",
-        "client_ids",
+        "client_keys",
         "committed",
         "deliveries",
         "done",
@@ -55,7 +55,7 @@ class Post:
         self.tags: list[Any] = []  # one for each list, the caller's
         self.slot: Any = None  # the caller's
         self.results: list[list[Accepted] | list[Failed]] = []  # one for each list
-        self.client_ids: list[Any] = []  # sender, clientId, sender, clientId, …
+        self.client_keys: list[int] = []  # by which earlier messages are found
         self.deliveries: list[Delivery] = []
         self.signals: list[Any] = []
         self.error: BaseException | None = None
@@ -68,8 +68,8 @@ class Post:
         self.tags.append(tag)
         self.weight += len(drafts)
         for draft in drafts:
-            if isinstance(draft, Draft) and draft.client_id:
-                self.client_ids += (self.actor.account, draft.client_id)
+            if isinstance(draft, Draft) and draft.client_key is not None:
+                self.client_keys.append(draft.client_key)
 
     def apply(self, journal: Journal) -> bool:
         """Store every list, or note why it is refused; False when the batch is large enough."""

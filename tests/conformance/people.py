@@ -14,6 +14,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
+from .conftest import LOOPS
 from .wire import Dialer, Frame, HasAddress, Wire, lines
 
 USER = {
@@ -35,6 +38,9 @@ DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
 # How often a race is run.
 ROUNDS = 50
+
+# For tests of commands alone, which do not know what loop they run on: one is enough.
+ONE_LOOP = pytest.mark.parametrize("common_server", LOOPS[:1], indirect=True)
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _draw = itertools.count(int.from_bytes(os.urandom(4), "big"))

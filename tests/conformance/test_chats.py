@@ -196,6 +196,7 @@ class TestHistory:
             "--",
             f"{c.user_id}-",
             f"-{c.user_id}",
+            f"{c.user_id}-{a.user_id}",
             f"{c.user_id}-{c.user_id}",
             f"{c.user_id}-{'9' * 40}",
             f"{c.user_id}-９",

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from .people import make_friends, new_name, users
+from .people import ONE_LOOP, make_friends, new_name, users
 from .wire import PASSWORD, Dialer, Frame, Wire, frame, new_phone, text
+
+pytestmark = ONE_LOOP
 
 # The commands of the contract that are built: fields, and the type of the result.
 COMMANDS: dict[str, tuple[set[str], type]] = {

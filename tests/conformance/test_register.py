@@ -6,6 +6,7 @@ import pytest
 
 from .people import (
     ACCOUNT,
+    ONE_LOOP,
     ROUNDS,
     USER,
     assert_envelope,
@@ -16,6 +17,8 @@ from .people import (
     new_tag,
 )
 from .wire import PASSWORD, Dialer, Frame, Wire, new_phone
+
+pytestmark = ONE_LOOP
 
 
 async def refused(wire: Wire, status: int, field: str | None = None, /, **fields: object) -> Frame:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from .people import (
+    ONE_LOOP,
     USER,
     all_pages,
     assert_envelope,
@@ -39,6 +40,7 @@ async def many(dial: Dialer, count: int) -> tuple[str, list[str]]:
     return tag, made
 
 
+@ONE_LOOP
 class TestShape:
     """A list of users in the envelope; status 0 when nobody is found."""
 
@@ -110,6 +112,7 @@ class TestShape:
         await failed(await dial.user(), 4003, "search", [], field, **fields)
 
 
+@ONE_LOOP
 class TestNames:
     """A name is found by any part of it, however that is written."""
 
@@ -216,6 +219,7 @@ class TestNames:
         assert await found(b, username=a.phone[:8]) == []
 
 
+@ONE_LOOP
 class TestPhones:
     """A phone is found only whole; it is shown to who knew it."""
 
@@ -261,6 +265,7 @@ class TestPhones:
         assert await found(b, phone=number) == []
 
 
+@ONE_LOOP
 class TestPages:
     """Ten entries, or `size` of them; `next` leads to all of them once."""
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from .people import failed, is_date, make_friends, new_name
+from .people import ONE_LOOP, failed, is_date, make_friends, new_name
 from .wire import PASSWORD, Dialer, Frame, Wire, new_phone, pair_chat
+
+pytestmark = ONE_LOOP
 
 # What works without a session.
 OPEN = {"register", "login", "ping", "help", "whoami", "quit"}
