@@ -546,6 +546,7 @@ class Connection(asyncio.Protocol):
         """Handle no further line; close after the replies that are due and this last frame."""
         if self._ending:
             return
+        self._submit()
         self._ending = True
         self._held = None
         self._final = data

@@ -330,7 +330,7 @@ async def _fail_among_others(bench: Bench, bad: Callable[[Journal], None], error
 
 @on_both_loops
 async def test_a_bug_in_one_verb_fails_only_that_one(bench: Bench) -> None:
-    """After an exception the batch is done again singly: the others once, the bad one not at all."""
+    """After an exception the batch is done again singly: the others once, the bad one never."""
     await _fail_among_others(bench, _bug, ZeroDivisionError)
 
 

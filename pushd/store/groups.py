@@ -423,17 +423,24 @@ def hand_over(journal: Journal, account: int) -> None:
         group = journal.groups.find(journal.db, key)
         if group is None:
             continue
-        # The members lie in the order in which they joined.
-        heirs = [user for user in group.members if user != account]
-        heirs.sort(key=lambda user: group.members[user].role != ADMIN)
-        if not heirs:
+        heir = _heir(journal, group, account)
+        if not heir:
             close_group(journal, group, journal.next_id - 1)
             continue
         _set_role(journal, group, account, MEMBER)
-        _set_role(journal, group, heirs[0], OWNER)
-        event: dict[str, object] = {"name": "role", "groupId": key, "userId": str(heirs[0])}
+        _set_role(journal, group, heir, OWNER)
+        event: dict[str, object] = {"name": "role", "groupId": key, "userId": str(heir)}
         event |= {"role": OWNER, "by": ""}
-        journal.group_notice(group, f"{_names(journal, heirs[:1])} is owner now.", event)
+        journal.group_notice(group, f"{_names(journal, [heir])} is owner now.", event)
+
+
+def _heir(journal: Journal, group: Group, owner: int) -> int:
+    """Choose who owns a group next; 0 if nobody else is in it."""
+    # The members lie in the order in which they joined.
+    heirs = [user for user in group.members if user != owner]
+    heirs.sort(key=lambda user: group.members[user].role != ADMIN)
+    active = (user for user in heirs if (box := journal.mailbox(user)) and not box.disabled)
+    return next(active, heirs[0] if heirs else 0)
 
 
 def close_group(journal: Journal, group: Group, final: int) -> None:

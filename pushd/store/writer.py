@@ -93,7 +93,13 @@ class Post:
         self.committed = len(self.results)
 
     def finish(self) -> None:
-        """Tell the connection."""
+        """Tell the connection; what failed takes nothing back that was committed before it."""
+        if self.error is not None and self.committed:
+            problem = self.error if isinstance(self.error, Refusal) else Refusal(Status.INTERNAL)
+            failed = Failed(0, int(problem.status), problem.message)
+            left = len(self.lists) - self.committed
+            self.results[self.committed :] = [[failed] for _ in range(left)]
+            self.error = None
         self.done(self)
 
 
