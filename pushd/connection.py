@@ -16,7 +16,7 @@ All output of a turn of the loop leaves in one write.
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, cast
 
 import structlog
@@ -198,6 +198,7 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def _handle_lines(self) -> None:
+        seen = False
         while not (self._busy or self._ending or self._paused_at):
             if self._held is not None:
                 self._submit()
@@ -210,7 +211,11 @@ class Connection(asyncio.Protocol):
             line = self._next_line()
             if line is None:
                 break
+            seen = True
             self._line(line)
+        if seen:
+            self._last_line = self._service.now()
+            self._line_since = 0.0
         self._submit()
         if self._eof and not self._splitter.waiting and not self._ending and self._finished:
             self._finish(b"")
@@ -230,9 +235,6 @@ class Connection(asyncio.Protocol):
             self._splitter.clear()
             self._finish(protocol.error(self.session.push_id, problem))
             return None
-        if line is not None:
-            self._last_line = self._service.now()
-            self._line_since = 0.0
         return line
 
     def _line(self, line: bytes) -> None:
@@ -259,18 +261,14 @@ class Connection(asyncio.Protocol):
             known = 'message is "", "start", "restart", "ok", a list or an ack'
             self._refuse(frame.id, BadField("message", known))
 
-    def _list(self, frame: Frame, messages: Sequence[MessageIn | Failed]) -> None:
+    def _list(self, frame: Frame, messages: list[MessageIn]) -> None:
         """Add a list to the open unit, or refuse it."""
         session = self.session
         try:
             actor = session.who
             if self._refusing:
                 raise RESTARTING
-            failed = [message for message in messages if isinstance(message, Failed)]
-            if failed:
-                self._refuse_list(frame.id, failed)
-                return
-            made = drafts(cast(list[MessageIn], messages), actor.account, self._service.limits)
+            made = drafts(messages, actor.account, self._service.limits)
             self._service.spend_messages(session, made)
         except Refusal as problem:
             self._refuse(frame.id, problem)
@@ -279,10 +277,6 @@ class Connection(asyncio.Protocol):
             self._post = Post(actor, self._done)
         self._post.add(made, frame.id)
         self._pending += len(made)
-
-    def _refuse_list(self, frame_id: FrameId, failed: list[Failed]) -> None:
-        data = protocol.refused_list(self.session.push_id, failed, frame_id)
-        self._reply(data, failed[0].status)
 
     def _submit(self) -> None:
         """Hand the open unit to the store; its replies have their place from now on."""
@@ -309,14 +303,14 @@ class Connection(asyncio.Protocol):
             dates = self._service.ctx.dates
             for tag, results in zip(post.tags, post.results, strict=True):
                 first = results[0]
-                if isinstance(first, Failed):
-                    failures = cast(list[Failed], results)
-                    replies.append(protocol.refused_list(push_id, failures, tag))
-                    bad.append(first.status in BAD)
-                else:
+                if type(first) is Accepted:
                     accepted = cast(list[Accepted], results)
                     replies.append(protocol.accepted_list(push_id, accepted, tag, dates))
                     bad.append(False)
+                else:
+                    failures = cast(list[Failed], results)
+                    replies.append(protocol.refused_list(push_id, failures, tag))
+                    bad.append(failures[0].status in BAD)
         slot = cast(Slot, post.slot)
         slot.data = replies
         slot.bad = bad

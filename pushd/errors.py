@@ -3,6 +3,7 @@
     PushdError
      +-- Refusal            the request cannot be served; the connection goes on
      |    +-- BadField      a field of it is not usable (4003)
+     |    |    +-- BadList  messages of a list are not readable
      |    +-- Malformed     the line is not one JSON object (4000)
      |    +-- TooMany       a budget is used up (4290)
      +-- LineTooLong        the peer broke the framing (4001); the connection is closed
@@ -57,6 +58,14 @@ class BadField(Refusal):
 
     def __init__(self, field: str, message: str = "") -> None:
         super().__init__(Status.BAD_FIELD, message, field=field)
+
+
+class BadList(BadField):
+    """Some messages of a list cannot be read; `failed` tells each as the reply does."""
+
+    def __init__(self, field: str, message: str, failed: Sequence[object]) -> None:
+        super().__init__(field, message)
+        self.failed = failed
 
 
 class Malformed(Refusal):

@@ -130,13 +130,13 @@ class Outbox:
             count += 1
         if not count:
             return None
-        packet = [entry[2] for entry in pending[:count]]
+        taken = pending[:count]
+        del pending[:count]
         flight = self._flight
-        flight += [(seq, msg_id, len(data), False) for seq, msg_id, data in pending[:count]]
+        flight += [(seq, msg_id, len(data), False) for seq, msg_id, data in taken]
         flight[-1] = (*flight[-1][:3], True)
         self._flight_bytes += size - count * COMMA
-        del pending[:count]
-        return packet
+        return [entry[2] for entry in taken]
 
     def ack_packet(self) -> tuple[int, int] | None:
         """Ack the oldest packet in flight; returns the last seq and msgId of it, or None."""

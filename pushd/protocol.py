@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from .clock import Dates
 from .encoding import encode
-from .errors import BadField, LineTooLong, Malformed, PushdError, Refusal
+from .errors import BadField, BadList, LineTooLong, Malformed, PushdError, Refusal
 from .model import Accepted, Failed, Frame, FrameId, Head, MessageIn
 from .status import TEXTS, Status
 
@@ -173,8 +173,11 @@ def _frame_of(fields: dict[str, Any]) -> Frame:
     message = fields.get("message")
     if isinstance(message, list):
         frame = _convert({"id": fields.get("id")}, Frame)
-        made: list[Any] = [_message_of(index, item) for index, item in enumerate(message)]
-        frame.message = made
+        made = [_message_of(index, item) for index, item in enumerate(message)]
+        failed = [one for one in made if isinstance(one, Failed)]
+        if failed:
+            raise BadList(failed[0].field, failed[0].message, failed)
+        frame.message = [one for one in made if isinstance(one, MessageIn)]
         return frame
     known = {"id", "message"}
     match message:
@@ -258,6 +261,8 @@ def refusal_fields(problem: PushdError) -> dict[str, object]:
             fields["field"] = problem.field
         if problem.retry_after:
             fields["retryAfter"] = problem.retry_after
+    if isinstance(problem, BadList):
+        fields["failed"] = problem.failed
     return fields
 
 
@@ -283,14 +288,17 @@ def accepted_list(
     push_id: str, accepted: Sequence[Accepted], frame_id: FrameId, dates: Dates
 ) -> bytes:
     """Encode the "ok" for a message list; all of it is durable."""
-    results = [
-        f'{{"msgId":"{one.msg_id}","chatId":"{one.chat_id}",'
-        f'"createTime":"{dates.text(one.created)}"}}'
-        for one in accepted
-    ]
-    tail = "}\n" if frame_id in (None, "") else f',"id":{encode(frame_id).decode()}}}\n'
-    head = f'{{"status":1,"pushId":"{push_id}","message":"ok","result":['
-    return f"{head}{','.join(results)}]{tail}".encode()
+    results = ",".join(
+        [
+            f'{{"msgId":"{one.msg_id}","chatId":"{one.chat_id}",'
+            f'"createTime":"{dates.text(one.created)}"}}'
+            for one in accepted
+        ]
+    )
+    tail = f',"id":{encode(frame_id).decode()}' if frame_id not in (None, "") else ""
+    return (
+        f'{{"status":1,"pushId":"{push_id}","message":"ok","result":[{results}]{tail}}}\n'
+    ).encode()
 
 
 def envelope(

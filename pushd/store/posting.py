@@ -30,6 +30,13 @@ def post_list(
     journal: Journal, sender: Mailbox, device: int, drafts: Sequence[Draft | Failed]
 ) -> list[Accepted] | list[Failed]:
     """Store a list for all its recipients, or tell what is wrong with its messages."""
+    if len(drafts) == 1 and isinstance(drafts[0], Draft):
+        # What nearly all lists are.
+        try:
+            plan = _plan(journal, sender.account, drafts[0])
+        except Refusal as problem:
+            return [failure(0, problem)]
+        return [_store(journal, sender, device, plan)]
     plans: list[_Plan] = []
     failures: list[Failed] = []
     for index, draft in enumerate(drafts):
