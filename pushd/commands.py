@@ -22,6 +22,7 @@ from .config import Config
 from .errors import BadField, PushdError, Refusal, TooMany
 from .hub import Hub
 from .limits import Budget, Penalties
+from .media import Media
 from .model import Frame, Maybe, Natural
 from .passwords import Hasher, Turns
 from .session import Session
@@ -101,6 +102,7 @@ class Context:
     dates: Dates
     config: Config
     hasher: Hasher
+    media: Media
     penalties: Penalties
     budgets: Mapping[str, Budget]
     token: Callable[[], str]  # makes a pushId

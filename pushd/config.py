@@ -241,6 +241,32 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     ] = 4000
 
 
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """Stored files: pictures, voices, all that messages and avatars name."""
+
+    quota_bytes: Annotated[
+        int, within(1, _MAX, "bytes", "One account's files, unfinished ones included")
+    ] = 1073741824
+    quota_count: Annotated[
+        int, within(1, _MANY, "files", "One account's files, unfinished ones included")
+    ] = 10000
+    inline_max: Annotated[
+        int, within(1, _MAX, "bytes", "A file saved at once, and one part of an upload")
+    ] = 716800
+    part_max: Annotated[int, within(1, _MAX, "bytes", "A file saved in parts")] = 16777216
+    get_max: Annotated[int, within(1, _MAX, "bytes", "Of a file in one reply")] = 262144
+    uploads: Annotated[int, within(1, 10000, "uploads", "Unfinished ones of one account")] = 20
+    upload_hours: Annotated[
+        int, within(1, 8760, "hours", "An upload lives without another part")
+    ] = 24
+    orphan_days: Annotated[
+        int, within(1, 36500, "days", "A saved file lives that no message or avatar names")
+    ] = 7
+    picture_pixels: Annotated[
+        int, within(1, _MANY, "pixels", "The largest avatar that is decoded for its thumbnail")
+    ] = 50000000
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """The log, on standard error."""
 
@@ -261,6 +287,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     queue: Queue = msgspec.field(default_factory=Queue)
     store: Store = msgspec.field(default_factory=Store)
+    media: Media = msgspec.field(default_factory=Media)
     log: Log = msgspec.field(default_factory=Log)
     files: tuple[str, ...] = ()
 
@@ -271,6 +298,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "limits": Limits,
     "queue": Queue,
     "store": Store,
+    "media": Media,
     "log": Log,
 }
 
@@ -561,7 +589,16 @@ _ORDERED = (
     # A list that never fits would wait for ever.
     ("limits.messages_per_frame", "limits.unconfirmed"),
     ("limits.unconfirmed", "limits.commit_queue"),
+    # A part is never larger than its file, and one file must fit into the quota.
+    ("media.inline_max", "media.part_max"),
+    ("media.part_max", "media.quota_bytes"),
 )
+# Of each pair the first, in base64 and with the rest of its line, must fit into the second.
+_IN_BASE64 = (
+    ("media.inline_max", "limits.line"),
+    ("media.get_max", "limits.reply"),
+)
+_REST_OF_LINE = 4096  # bytes, for a name of 255 characters in escapes, and all else
 
 
 def _cross_checks(layers: _Layers) -> Iterator[str]:
@@ -574,6 +611,15 @@ def _cross_checks(layers: _Layers) -> Iterator[str]:
             yield f"{low_origin}: {small}: {low} is more than {large} ({high}, {high_origin})"
         else:
             yield f"{high_origin}: {large}: {high} is less than {small} ({low}, {low_origin})"
+    for small, large in _IN_BASE64:
+        (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
+        need = (low + 2) // 3 * 4 + _REST_OF_LINE
+        if need <= high:
+            continue
+        if low_origin != "default":
+            yield f"{low_origin}: {small}: {low} needs {large} of {need} ({high}, {high_origin})"
+        else:
+            yield f"{high_origin}: {large}: {high} is less than {need} for {small} ({low})"
 
 
 # Parts of addresses

@@ -27,8 +27,10 @@ from .commands import Context
 from .config import Config, parse_address
 from .connection import Connection
 from .errors import StoreError, StoreFailed
+from .handlers.file import sweep
 from .hub import Hub
 from .limits import Budget, Penalties
+from .media import Media
 from .passwords import Hasher
 from .service import SWEEP, Service
 from .store import Store
@@ -76,9 +78,12 @@ class Server:
             self.config.auth.bcrypt_threads,
             self.config.auth.bcrypt_waiting,
         )
+        media = Media(store.folder, picture_pixels=self.config.media.picture_pixels)
         try:
-            return await self._serve(store, hasher, ready, signals)
+            media.open()
+            return await self._serve(store, hasher, media, ready, signals)
         finally:
+            media.close()
             hasher.close()
             await store.close()
 
@@ -87,10 +92,15 @@ class Server:
         self._stop.set()
 
     async def _serve(
-        self, store: Store, hasher: Hasher, ready: Callable[[list[str]], None], signals: bool
+        self,
+        store: Store,
+        hasher: Hasher,
+        media: Media,
+        ready: Callable[[list[str]], None],
+        signals: bool,
     ) -> int:
         loop = asyncio.get_running_loop()
-        ctx = self._context(store, hasher)
+        ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
         writer = store.start(ctx.hub.deliver)
         await self._listen(loop, service)
@@ -100,6 +110,7 @@ class Server:
         background = [
             loop.create_task(_every(SWEEP, service.sweep)),
             loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
+            loop.create_task(self._repeat(MAINTENANCE, partial(sweep, ctx))),
             loop.create_task(self._repeat(LOG_PERIOD, partial(self._tend_log, store))),
         ]
         # What start-up made lives as long as the process: the collector need not look at it.
@@ -124,7 +135,7 @@ class Server:
             for peer in tuple(service.connections):
                 peer.abort()
 
-    def _context(self, store: Store, hasher: Hasher) -> Context:
+    def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         limits = self.config.limits
         dates = Dates(self.config.server.zone)
         counts = {
@@ -144,6 +155,7 @@ class Server:
             dates=dates,
             config=self.config,
             hasher=hasher,
+            media=media,
             penalties=Penalties(limits.wrong_passwords, MINUTE, limits.budget_keys),
             budgets={
                 name: Budget(count, seconds, limits.budget_keys)

@@ -36,14 +36,14 @@ TABLE = {
     "session": "errors model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
-    "media": "errors model",
+    "media": "errors status",
     "store": "clock config draft encoding errors model names outbox status",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
         "clock config errors hub limits media model passwords protocol session status store"
     ),
-    "handlers": "commands draft errors model names outbox protocol session status store",
+    "handlers": "commands draft errors media model names outbox protocol session status store",
     "service": "commands errors limits model session status",
     "connection": (
         "commands config draft errors handlers hub model outbox protocol service session status"

@@ -56,7 +56,7 @@ async def complete_account(ctx: Context, session: Session, request: CompleteAcco
             raise Refusal(Status.NULL_USERNAME, field="username")
     profile: dict[str, str | int] = {}
     if request.avatar:
-        raise Refusal(Status.FORMAT_ERROR_AVATAR, field="avatar")
+        profile["avatar"] = request.avatar
     if request.desc is not None:
         profile["desc"] = request.desc
     if request.sex is not None and request.sex != "":

@@ -5,7 +5,7 @@
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
-    accounts, devices, friends, messages, groups    the verbs
+    accounts, devices, friends, messages, groups, files, lifecycle    the verbs
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
 """
@@ -23,6 +23,7 @@ from ..model import Actor
 from .accounts import Accounts
 from .devices import Devices
 from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, tend_log
+from .files import Files
 from .friends import Friends
 from .groups import GroupVerbs
 from .journal import Journal
@@ -42,11 +43,13 @@ class Store:
         writer: Writer,
         workers: tuple[Worker, ...],
         nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs, Lifecycle],
+        files: Files,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
             nouns
         )
+        self.files = files
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -110,10 +113,12 @@ class Store:
             GroupVerbs(*parts),
             Lifecycle(*parts),
         )
+        files = Files(*parts)
+        files.settings = config.media
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(folder, lock, writer, tuple(workers), nouns)
+        return cls(folder, lock, writer, tuple(workers), nouns, files)
 
     @property
     def epoch(self) -> str:

@@ -10,6 +10,7 @@ from ..status import Status
 from .devices import drop_devices
 from .journal import Journal
 from .noun import Noun, reads, writes
+from .references import check_picture
 
 ACCOUNT = (
     "SELECT id, phone, password, username, avatar, desc, sex, modified, generation, disabled,"
@@ -102,8 +103,10 @@ class Accounts(Noun):
     def complete(
         self, journal: Journal, actor: Actor, username: str | None, profile: dict[str, str | int]
     ) -> None:
-        """Change what is given of name, avatar, desc and sex; raises Refusal 7000."""
+        """Change what is given of name, avatar, desc and sex; raises Refusal 7000, 8006."""
         db, account = journal.db, actor.account
+        if "avatar" in profile:
+            check_picture(journal, account, str(profile["avatar"]))
         if username is not None:
             key = _free_key(db, username, account)
             db.execute(

@@ -20,6 +20,7 @@ from .journal import Journal
 from .membership import ADMIN, MEMBER, OWNER, RANK, Group, Member, ids
 from .noun import Noun, reads, writes
 from .records import message_body, pair_key, text_infos
+from .references import check_picture
 
 # A group as ?1 sees it; the role and the bounds come from the viewer's row.
 GROUP = (
@@ -52,6 +53,8 @@ class GroupVerbs(Noun):
     ) -> str:
         """Make a group with the caller as owner and some of their friends; gives its id."""
         account = actor.account
+        if "avatar" in profile:
+            check_picture(journal, account, profile["avatar"])
         others = [user for user in dict.fromkeys(friends) if user != account]
         self._check_friends(journal, account, others, "userIds")
         if len(others) + 1 > self.most_members:
@@ -193,6 +196,8 @@ class GroupVerbs(Noun):
     ) -> None:
         """Change what is given of name, desc, avatar, notice and mute_all; tells the group."""
         group = _led(journal, actor.account, key, 1)
+        if "avatar" in changes:
+            check_picture(journal, actor.account, str(changes["avatar"]))
         for column in COLUMNS:
             if column in changes:
                 change = f"UPDATE groups SET {column} = ?, modified = ? WHERE chat = ?"

@@ -15,6 +15,7 @@ from .journal import Journal
 from .messages import readable
 from .noun import Noun, reads, writes
 from .records import system_key
+from .references import disown
 
 MOST_REPORTS = 1000  # of one account
 # Rows that are about an account alone, by table and column.
@@ -43,6 +44,7 @@ class Lifecycle(Noun):
             db.execute(f"DELETE FROM {table} WHERE {column} = ?", (account,))
         _drop_line(journal, account)
         _drop_system_chat(db, account)
+        disown(journal, account)
         db.execute(
             "UPDATE account SET phone = NULL, password = x'', username = '', name_key = NULL,"
             " folded = '', avatar = '', desc = '', sex = 0, last_seen = 0, show_presence = 0,"

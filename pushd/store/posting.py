@@ -11,7 +11,7 @@ from ..encoding import encode
 from ..errors import Refusal
 from ..model import Accepted, Draft, Failed, MessageType
 from ..status import Status
-from . import requests
+from . import references, requests
 from .journal import Journal
 from .membership import Group
 from .records import Mailbox, Route, message_body
@@ -120,8 +120,8 @@ def _check_rights(journal: Journal, sender: int, draft: Draft, route: Route) -> 
 
 def _check_references(journal: Journal, sender: int, draft: Draft, chat: int) -> None:
     """Refuse files, messages and users that the sender may not name."""
-    if draft.paths:
-        raise Refusal(Status.NOT_FOUND, "no such file", field="info")
+    for path in draft.paths:
+        references.may_use(journal, sender, path)
     if draft.reply_to:
         journal.flush()
         query = "SELECT 1 FROM message WHERE id = ? AND chat = ?"
@@ -169,6 +169,8 @@ def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accep
         draft.client_key,
         draft.expire,
     )
+    for path in draft.paths:
+        references.refer(journal, path, chat, number)
     if isinstance(target, Group):
         journal.fan_out(target, number, rest, sender=sender.account)
     else:

@@ -116,6 +116,8 @@ class Place:
             "before": mine["msgId"],
             "after": "",
             "avatar": "",
+            "purpose": "message",
+            "offset": 0,
         }
         self.foreign = [
             c.user_id,
