@@ -29,6 +29,7 @@ import re
 import secrets
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -185,6 +186,28 @@ class Media:
     async def discard(self, fresh: Fresh) -> None:
         """Remove a written file that got no path."""
         await self._run(_unlink, *(temp for temp, _ in fresh.written))
+
+    # --- archives -------------------------------------------------------------------------
+
+    async def new_archive(self) -> Path:
+        """Begin an archive; seal or drop it."""
+        return await self._run(self._new_temp)
+
+    async def add_to_archive(self, archive: Path, name: str, data: bytes) -> None:
+        """Put one more entry into an archive."""
+        await self._run(_add_entry, archive, name, data)
+
+    async def add_stored(self, archive: Path, name: str, path: str) -> None:
+        """Put a stored file into an archive; raises Refusal 4005 when its bytes are lost."""
+        await self._run(_add_stored, archive, name, self._place(path))
+
+    async def seal(self, archive: Path) -> Fresh:
+        """Make a file of an archive that is whole."""
+        return await self._run(_seal, archive)
+
+    async def drop_archive(self, archive: Path) -> None:
+        """Remove an archive that was not published."""
+        await self._run(_unlink, archive)
 
     # --- what goes out --------------------------------------------------------------------
 
@@ -520,6 +543,30 @@ def _read(path: Path, offset: int, length: int) -> str:
         log.error("a stored file is missing or cut", file=path.name)
         raise Refusal(Status.NOT_FOUND, "no such file", field="path")
     return base64.b64encode(data).decode()
+
+
+def _add_entry(archive: Path, name: str, data: bytes) -> None:
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, data)
+
+
+def _add_stored(archive: Path, name: str, path: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:
+            file.write(path, name)
+    except FileNotFoundError:
+        raise _lost(path) from None
+
+
+def _seal(archive: Path) -> Fresh:
+    hashes = Hashes()
+    with archive.open("r+b") as file:
+        while chunk := file.read(CHUNK):
+            hashes.update(chunk)
+        _sync(file)
+    stored = hashes.stored(b"")._replace(mime="application/zip")
+    stored = stored._replace(path=f"{stored.path.partition('.')[0]}.zip")
+    return Fresh(stored, None, ((archive, stored),))
 
 
 def _names(folder: Path) -> list[str]:

@@ -94,7 +94,7 @@ async def save_file(ctx: Context, session: Session, request: SaveFile) -> SavedO
         avatar=purpose == "avatar",
     )
     add = ctx.store.files.add
-    await _keep(ctx, fresh, partial(add, actor, request.name or "", fresh.file, fresh.thumbnail))
+    await keep(ctx, fresh, partial(add, actor, request.name or "", fresh.file, fresh.thumbnail))
     return SavedOut(fresh.file.path, fresh.thumbnail.path if fresh.thumbnail else UNSET)
 
 
@@ -193,12 +193,12 @@ async def _finish(
             await files.abandon(actor, upload)
             await ctx.media.remove_upload(upload)
         raise
-    await _keep(ctx, fresh, partial(files.finish, actor, upload, request.name or "", fresh.file))
+    await keep(ctx, fresh, partial(files.finish, actor, upload, request.name or "", fresh.file))
     await ctx.media.remove_upload(upload)
     return SavedOut(fresh.file.path)
 
 
-async def _keep(ctx: Context, fresh: Fresh, commit: Callable[[], Awaitable[object]]) -> None:
+async def keep(ctx: Context, fresh: Fresh, commit: Callable[[], Awaitable[object]]) -> None:
     """Give a written file its path, then its row; if that is refused, it is removed again."""
     async with ctx.turns.of(("file", key_of(fresh.file.path))):
         try:

@@ -192,6 +192,12 @@ class Messages(Noun):
             items.reverse()
         return [item[1] for item in items], more_from
 
+    @reads()
+    def chat_keys(self, db: sqlite3.Connection, viewer: int) -> list[str]:
+        """List the keys of all chats that somebody may read."""
+        query = "SELECT c.key FROM member b JOIN chat c ON c.id = b.chat WHERE b.account = ?"
+        return [row[0] for row in db.execute(f"{query} ORDER BY c.id", (viewer,))]
+
     @reads(long=True)
     def search(
         self,
