@@ -191,10 +191,10 @@ def events_of(scope: ast.Module | ast.FunctionDef) -> Iterator[tuple[str, set[st
             key = node.slice
             if isinstance(node.value, ast.Name) and isinstance(key, ast.Constant):
                 added.setdefault(node.value.id, set()).add(str(key.value))
-        elif isinstance(node, ast.AugAssign) and isinstance(node.value, ast.Dict):
-            if isinstance(node.target, ast.Name):
-                keys = {str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)}
-                added.setdefault(node.target.id, set()).update(keys)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else []
+            more = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+            added.setdefault(node.target.id, set()).update(more)
     targets: dict[int, str] = {}
     for node in ast.walk(scope):
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):

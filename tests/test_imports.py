@@ -43,7 +43,9 @@ TABLE = {
     "commands": (
         "clock config errors hub limits media model passwords protocol session status store"
     ),
-    "handlers": "commands draft errors media model names outbox protocol session status store",
+    "handlers": (
+        "commands draft encoding errors media model names outbox protocol session status store"
+    ),
     "service": "commands errors limits model session status",
     "connection": (
         "commands config draft errors handlers hub model outbox protocol service session status"

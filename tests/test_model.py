@@ -585,8 +585,6 @@ class Machine(RuleBasedStateMachine):
         """Send something again, from any device: confirmed again, whatever has changed since."""
         sent = self.sent[-1 - n % len(self.sent)]
         device = sent.user.devices[d % len(sent.user.devices)]
-        if sent.group is not None and sent.group.dissolved:
-            return
         if other:
             info = [{"category": "0", "content": "something else"}]
             self.post(device, {**sent.message, "info": info}, 4003)

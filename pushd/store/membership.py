@@ -80,6 +80,15 @@ class Groups:
                 self._grown = True
         return group
 
+    def ended(self, db: sqlite3.Connection, key: str) -> Group | None:
+        """Give a group that was dissolved, in which nobody is; it is not kept."""
+        query = (
+            "SELECT c.id, c.key, c.kind, g.name, g.mute_all FROM chat c JOIN groups g"
+            " ON g.chat = c.id WHERE c.key = ? AND g.dissolved"
+        )
+        row = db.execute(query, (key,)).fetchone()
+        return Group(*row) if row is not None else None
+
     def forget(self, key: str) -> None:
         """Forget one group."""
         self._groups.pop(key, None)

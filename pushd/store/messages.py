@@ -320,8 +320,10 @@ class Messages(Noun):
         ).fetchone()
         query = (
             "SELECT count(*) FROM member m JOIN account a ON a.id = m.account"
-            " WHERE m.chat = ? AND m.account <> ? AND m.read >= ? AND a.read_receipts"
+            " WHERE m.chat = ?1 AND m.account <> ?2 AND m.read >= ?3 AND m.first < ?3"
+            " AND a.read_receipts"
         )
+        # Who joined later has their mark above what was said before, and has not read it.
         read = db.execute(query, (row[0], account, number)).fetchone()[0]
         return StatusOut(self.dates.text(row[2]), devices, delivered, read)
 
@@ -383,13 +385,16 @@ class Messages(Noun):
         event: dict[str, object] = {"name": "recalled", "chatId": shown_key(key)}
         event |= {"msgId": str(number), "by": str(account)}
         text = "A message was recalled."
-        if group is not None:
-            journal.signals += [("recalled", user, number, rest) for user in group.members]
-            journal.group_notice(group, text, event)
-            return
         query = "SELECT account FROM member WHERE chat = ?"
-        for (user,) in journal.db.execute(query, (chat,)).fetchall():
-            journal.signals.append(("recalled", user, number, rest))
+        users = [row[0] for row in journal.db.execute(query, (chat,))]
+        # Where it was not delivered yet the stub is, also to those who are out since.
+        journal.signals += [("recalled", user, number, rest) for user in users]
+        if group is not None:
+            journal.group_notice(group, text, event)
+        if key.startswith("g"):
+            # A group that was dissolved has no more messages.
+            return
+        for user in users:
             without = actor.device if user == account else 0
             journal.notice(user, text, encode(event), without=without)
 

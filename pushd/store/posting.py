@@ -81,15 +81,19 @@ def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
 def _group(journal: Journal, sender: int, draft: Draft) -> Group | None:
     """Find the group that chatId or toId names: the first that the sender is in.
 
-    A repeat of a confirmed message is confirmed again also when its sender has left since.
+    A repeat of a confirmed message is confirmed again also when its sender has left since, or the
+    group was dissolved.
     """
-    named = [journal.groups.find(journal.db, key) for key in draft.chat.split(" ") if key]
+    keys = [key for key in draft.chat.split(" ") if key]
+    named = [journal.groups.find(journal.db, key) for key in keys]
     groups = [group for group in named if group is not None]
     for group in groups:
         if sender in group.members:
             return group
-    repeats = draft.client_id and journal.knows(sender, draft.client_id)
-    return groups[0] if groups and repeats else None
+    if not draft.client_id or not journal.knows(sender, draft.client_id):
+        return None
+    ended = (journal.groups.ended(journal.db, key) for key in keys)
+    return groups[0] if groups else next((group for group in ended if group is not None), None)
 
 
 def _plan_group(journal: Journal, sender: int, draft: Draft, group: Group) -> _Plan:
