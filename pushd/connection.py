@@ -40,6 +40,8 @@ log = structlog.get_logger("pushd.connection")
 
 # What counts towards the bad lines in a row.
 BAD = (int(Status.MALFORMED), int(Status.BAD_FIELD))
+# Lines that are handled before other connections have their turn.
+LINES_A_TURN = 256
 # Seconds between two looks at a long line in progress.
 GROWTH_PERIOD = 1.0
 RESTARTING = Refusal(Status.RESTARTING, retry_after=3)
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_acked",
         "_bad",
+        "_bad_waits",
         "_busy",
         "_dirty",
         "_ending",
@@ -75,6 +78,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_last_line",
         "_line_since",
+        "_lost",
         "_opened",
         "_out",
         "_paused_at",
@@ -85,8 +89,10 @@ class Connection(asyncio.Protocol):
         "_refusing",
         "_service",
         "_shut",
+        "_shut_at",
         "_slots",
         "_splitter",
+        "_yielding",
         "due",
         "session",
         "transport",
@@ -106,11 +112,15 @@ class Connection(asyncio.Protocol):
         self._pumping = False  # lines are being handled further up the stack
         self._dirty = False  # it is flushed at the end of this turn
         self._bad = 0  # bad lines in a row
+        self._bad_waits = False  # the answer to a bad line is not out yet
+        self._yielding = False  # more lines are handled in the next turn
         self._eof = False  # the peer sends no more
         self._refusing = False  # the server is going down
         self._ending = False  # no further line is handled
         self._final = b""  # what leaves last
-        self._shut = False  # the last byte was written
+        self._shut = False  # the last byte was handed to the transport
+        self._shut_at = 0.0  # when
+        self._lost = False  # the transport is gone
         self._reading = True  # the transport reads
         self._paused_at = 0.0  # since when the peer takes nothing, 0 while it does
         self._opened = 0.0
@@ -141,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; what was confirmed stays, what was not is unknown to the peer."""
-        self._shut = self._ending = True
+        self._shut = self._ending = self._lost = True
         self._slots.clear()
         self._out.clear()
         self._splitter.clear()
@@ -179,16 +189,29 @@ class Connection(asyncio.Protocol):
     @property
     def _blocked(self) -> bool:
         """True when complete lines may lie unhandled."""
-        return bool(self._busy or self._held or self._paused_at) or self._stalled
+        waits = self._busy or self._held or self._paused_at or self._yielding
+        return bool(waits) or self._stalled or self._bad_first
 
     @property
     def _stalled(self) -> bool:
         limit = self._service.limits.unconfirmed
+        if self._slots:
+            ready = self._slots[-1].data
+            if ready is not None and len(ready) >= limit:
+                return True
         return self._pending >= limit or (self._pending > 0 and self._service.saturated)
+
+    @property
+    def _bad_first(self) -> bool:
+        """True while a bad line is not answered: the next one counts only after it."""
+        return bool((self._bad or self._bad_waits) and (self._slots or self._post))
 
     def _pump(self) -> None:
         """Handle lines while nothing is in their way."""
         if self._pumping or self._ending:
+            return
+        if self._yielding:
+            self._regulate()
             return
         self._pumping = True
         try:
@@ -198,20 +221,24 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def _handle_lines(self) -> None:
-        seen = False
+        seen = 0
         while not (self._busy or self._ending or self._paused_at):
             if self._held is not None:
                 self._submit()
                 if not self._slots:
                     self._begin(*self._held)
                 break
-            # After a bad line the next one counts only once this one is answered.
-            if self._stalled or (self._bad and (self._slots or self._post)):
+            if self._stalled or self._bad_first:
+                break
+            if seen >= LINES_A_TURN:
+                # Others have their turn before the rest of a flood.
+                self._yielding = True
+                self._service.call_soon(self._go_on)
                 break
             line = self._next_line()
             if line is None:
                 break
-            seen = True
+            seen += 1
             self._line(line)
         if seen:
             self._last_line = self._service.now()
@@ -220,9 +247,14 @@ class Connection(asyncio.Protocol):
         if self._eof and not self._splitter.waiting and not self._ending and self._finished:
             self._finish(b"")
 
+    def _go_on(self) -> None:
+        """Handle more lines in the next turn."""
+        self._yielding = False
+        self._pump()
+
     @property
     def _finished(self) -> bool:
-        return not (self._slots or self._busy or self._held)
+        return not (self._slots or self._busy or self._held or self._yielding)
 
     def _next_line(self) -> bytes | None:
         limits = self._service.limits
@@ -347,14 +379,23 @@ class Connection(asyncio.Protocol):
 
     async def _run_command(self, frame: Frame, line: bytes) -> None:
         service = self._service
-        if self._refusing:
-            reply = refused(service.ctx, frame, RESTARTING)
-        else:
+        had_login = self.session.actor is not None
+        try:
+            if self._refusing:
+                raise RESTARTING
             if self._acked:
                 # The reply to a command says that the acks before it are committed.
-                self._acked = False
                 await service.barrier()
+                self._acked = False
             reply = await answer(service.ctx, self.session, frame, line)
+        except PushdError as problem:
+            reply = refused(service.ctx, frame, problem)
+        except Exception as bug:
+            reply = refused(service.ctx, frame, internal_error(bug, "command"))
+        if had_login and self.session.state is State.ANONYMOUS:
+            # As before a login, with the time that one has then.
+            self._opened = service.now()
+            service.schedule(self, self._deadline())
         self._end_barrier(reply)
 
     async def _run_gate(self, frame: Frame) -> None:
@@ -387,10 +428,13 @@ class Connection(asyncio.Protocol):
 
     def _end_barrier(self, reply: Reply) -> None:
         self._busy = False
-        if self._ending:
+        if self._shut:
             return
         self._service.stats.count(reply.status)
         self._reply(reply.data, reply.status)
+        if self._ending:
+            self._close_when_done()
+            return
         if reply.closes:
             self._finish(b"")
             return
@@ -410,9 +454,14 @@ class Connection(asyncio.Protocol):
         if not self._slots:
             self._write([data], [bad])
             return
-        slot = Slot()
-        slot.data, slot.bad = [data], [bad]
-        self._slots.append(slot)
+        self._bad_waits = self._bad_waits or bad
+        last = self._slots[-1]
+        if last.data is None:
+            last = Slot()
+            last.data = []
+            self._slots.append(last)
+        last.data.append(data)
+        last.bad.append(bad)
 
     def _emit(self) -> None:
         """Write the replies whose turn has come."""
@@ -420,6 +469,8 @@ class Connection(asyncio.Protocol):
         while slots and slots[0].data is not None:
             slot = slots.pop(0)
             self._write(cast(list[bytes], slot.data), slot.bad)
+        if not slots:
+            self._bad_waits = False
         self._close_when_done()
 
     def _write(self, replies: list[bytes], bad: list[bool]) -> None:
@@ -559,9 +610,10 @@ class Connection(asyncio.Protocol):
             return
         if data:
             transport.write(data)
+        self._shut_at = self._service.now()
         if self._eof:
             transport.close()
-            self._service.abort_later(self)
+            self._drain()
             return
         # A close with unread input would send a reset that destroys the last reply.
         try:
@@ -572,7 +624,14 @@ class Connection(asyncio.Protocol):
         if not self._reading and not transport.is_closing():
             self._reading = True
             transport.resume_reading()
-        self._service.abort_later(self)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Wait for the peer to take what was written, then a little for its end."""
+        if self.transport.get_write_buffer_size():
+            self._service.schedule(self, self._service.now())
+        else:
+            self._service.abort_later(self)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -606,7 +665,7 @@ class Connection(asyncio.Protocol):
     def check(self, now: float) -> float:
         """Look at the deadlines; gives when to look next, 0 when the connection ends."""
         if self._shut:
-            return 0.0
+            return self._check_drain(now)
         if self._paused_at and now >= self._paused_at + self._service.limits.write_timeout:
             self.abort()
             return 0.0
@@ -617,6 +676,18 @@ class Connection(asyncio.Protocol):
             return now + GROWTH_PERIOD
         self._slots.clear()
         self._finish(b"")
+        return 0.0
+
+    def _check_drain(self, now: float) -> float:
+        """Look at what was written last; gives when to look again, 0 when that is over."""
+        if self._lost:
+            return 0.0
+        if now >= self._shut_at + self._service.limits.write_timeout:
+            self.abort()
+            return 0.0
+        if self.transport.get_write_buffer_size():
+            return now + 0.25
+        self._service.abort_later(self)
         return 0.0
 
     def _grows(self, now: float) -> bool:

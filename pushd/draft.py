@@ -79,7 +79,7 @@ def draft(message: MessageIn, sender: int, limits: Limits) -> Draft:
         if not message.to_id:
             raise BadField("toId", "toId is empty")
     elif message.chat_id or message.to_id:
-        made.chat = f"{message.chat_id or ''} {message.to_id or ''}"
+        made.chat = (message.chat_id or "", message.to_id or "")
     else:
         raise Refusal(Status.NOT_FOUND, "chatId and toId are empty", field="chatId")
     made.to = user_number(message.to_id)

@@ -46,13 +46,14 @@ class Hub:
     def bind(self, session: Session, bound: Bound, push_id: str, outbox: Outbox) -> None:
         """Register a started device; a session that had it before is replaced at once."""
         device = bound.actor.device
+        was_online = self.online(bound.actor.account)
         old = self._devices.get(device)
         if old is not None and old is not session:
+            self._remove(old, quietly=True)
             self._evict(old, REPLACED)
         if bound.signed_out:
             self.sign_out(bound.signed_out)
         fresh = session.state is State.ANONYMOUS
-        was_online = self.online(bound.actor.account)
         session.bind(bound, push_id, outbox)
         self._devices[device] = session
         if fresh:
@@ -99,6 +100,10 @@ class Hub:
         sessions = self._accounts.get(account, ())
         return [session.device for session in sessions if session.device]
 
+    def devices(self) -> list[int]:
+        """Give all devices that are connected."""
+        return list(self._devices)
+
     def __len__(self) -> int:
         return len(self._devices)
 
@@ -106,18 +111,20 @@ class Hub:
         self.end(session)
         session.link.evict(frame)
 
-    def _remove(self, session: Session) -> None:
+    def _remove(self, session: Session, *, quietly: bool = False) -> None:
         account, device = session.account, session.device
         self.unwatch(session)
         if not account:
             return
         if self._devices.get(device) is session:
             del self._devices[device]
-        sessions = self._accounts[account]
+        sessions = self._accounts.get(account, [])
+        if session not in sessions:
+            return
         sessions.remove(session)
         if not sessions:
             del self._accounts[account]
-        if device and session.show_presence and not self.online(account):
+        if device and session.show_presence and not quietly and not self.online(account):
             self._announce(account, online=False)
 
     # --- deliveries -----------------------------------------------------------------------
@@ -149,8 +156,8 @@ class Hub:
                 for session in self._accounts.get(account, ()):
                     if session.outbox is not None:
                         session.outbox.replace(message, rest)
-            case "read", (reader, device, peer, chat, mark):
-                self._tell_read(reader, device, peer, chat, mark)
+            case "read", (reader, device, peer, chat, mark, receipts):
+                self._tell_read(reader, device, peer if receipts else 0, chat, mark, peer)
             case "privacy", (account, choices):
                 self._change_privacy(account, choices)
             case "friends", (one, other):
@@ -177,14 +184,15 @@ class Hub:
         event = {"name": "typing", "userId": str(account), "chatId": chat}
         self.tell(to, "typing", "", event=event)
 
-    def _tell_read(self, reader: int, device: int, peer: int, chat: str, mark: int) -> None:
+    def _tell_read(
+        self, reader: int, device: int, told: int, chat: str, mark: int, peer: int
+    ) -> None:
         to = str(peer) if peer else ""
         ack = {"fromId": str(reader), "toId": to, "chatId": chat, "content": "ok"}
         ack["msgId"] = str(mark)
         self.tell(reader, "ack", ack, without=device)
-        sessions = self._accounts.get(reader, ())
-        if peer and all(session.read_receipts for session in sessions):
-            self.tell(peer, "ack", ack)
+        if told:
+            self.tell(told, "ack", ack)
 
     # --- presence -------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class Draft(Struct, gc=False):
     infos: str  # the infos as JSON
     text: str  # its texts as search folds them
     to: int = 0  # the user it goes to, 0 when toId is none
-    chat: str = ""  # chatId and toId as they came, where both may name a group
+    chat: tuple[str, ...] = ()  # chatId and toId as they came, where both may name a group
     extra: str = ""  # replyTo, mentions and expire as JSON members, each behind a comma
     client_id: str = ""
     client_key: int | None = None  # by which the store finds the clientId

@@ -71,6 +71,9 @@ class Splitter:
             return None
         self._start = self._searched = end + 1
         line = bytes(buffer[start:end])
+        if end + 1 == len(buffer):
+            # An idle connection keeps nothing of what it said.
+            self.clear()
         if line.endswith(b"\r"):
             line = line[:-1]
         if self._fresh:

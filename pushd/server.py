@@ -216,6 +216,9 @@ class Server:
     async def _maintain(self, store: Store) -> None:
         """Remove what is too old, in small steps."""
         queue, limits = self.config.queue, self.config.limits
+        online = self.service.ctx.hub.devices()
+        for start in range(0, len(online), MAINTENANCE_ROWS):
+            await store.devices.seen_now(online[start : start + MAINTENANCE_ROWS])
         now = self.clock.wall()
         old_client_ids = now - limits.client_id_days * DAY_MS
         steps: list[Callable[[], Any]] = [

@@ -7,7 +7,7 @@ so an idle connection costs nothing until then.
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from .commands import Context
@@ -75,7 +75,7 @@ class Service:
         self._loop = loop
         self._per_address: Counter[str] = Counter()
         self._dirty: list[Peer] = []  # to be flushed at the end of this turn
-        self._buckets: dict[int, list[Peer]] = {}  # by when to look, in steps of SWEEP
+        self._buckets: dict[int, set[Peer]] = {}  # by when to look, in steps of SWEEP
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
@@ -114,6 +114,7 @@ class Service:
         self.leave(peer)
         if peer in self.connections:
             self.connections.remove(peer)
+            self._buckets.get(peer.due, set()).discard(peer)
             address = peer.session.address
             self._per_address[address] -= 1
             if not self._per_address[address]:
@@ -140,6 +141,10 @@ class Service:
     async def barrier(self) -> None:
         """Wait until all that was handed in is committed."""
         await self.ctx.store.writer.barrier()
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call a function in the next turn of the loop."""
+        self._loop.call_soon(function)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task of a connection, kept until it ends."""
@@ -168,7 +173,7 @@ class Service:
         if peer.due and self.now() / SWEEP < peer.due <= bucket:
             return
         peer.due = bucket
-        self._buckets.setdefault(bucket, []).append(peer)
+        self._buckets.setdefault(bucket, set()).add(peer)
 
     def sweep(self) -> None:
         """Look at the connections whose time has come."""

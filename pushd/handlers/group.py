@@ -125,6 +125,8 @@ async def join_group(ctx: Context, session: Session, request: JoinGroup) -> Grou
     if not request.group_id and not request.code:
         raise BadField("groupId", "say a groupId or a code")
     description = request.description or ""
+    if not request.code:
+        ctx.spend(session, "friend_requests")
     key = await ctx.store.groups.join(
         actor, request.group_id or "", request.code or "", description
     )

@@ -160,7 +160,7 @@ async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
         frame.device or "",
         most=ctx.config.limits.devices,
         online=ctx.hub.devices_of(session.account),
-        then=lambda bound: _bind(ctx, session, bound, push_id),
+        then=lambda bound: _bind(ctx, session, bound, push_id, fresh=True),
     )
     return await _started(ctx, session, frame, bound)
 
@@ -197,10 +197,17 @@ async def _resume(ctx: Context, session: Session, frame: Frame, actor: Actor | N
     return await _started(ctx, session, frame, bound)
 
 
-def _bind(ctx: Context, session: Session, bound: Bound, push_id: str) -> None:
+def _bind(
+    ctx: Context, session: Session, bound: Bound, push_id: str, *, fresh: bool = False
+) -> None:
     """Register the device in the turn of its commit, so that it misses nothing after it."""
     if session.state is State.ENDED:
+        if fresh:
+            # Nobody will ever know its pushId: what waits goes back into the line.
+            ctx.store.discard(bound.actor)
         return
+    # An ack of the connection that is replaced would move the queue under the new one.
+    ctx.store.forget_ack(bound.actor)
     limits = ctx.config.limits
     outbox = Outbox(
         bound.acked, bound.last, max_count=limits.window_messages, max_bytes=limits.window_bytes

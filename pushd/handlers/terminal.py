@@ -3,7 +3,8 @@
 import msgspec
 
 from ..commands import Command, Context, Needs, Request
-from ..errors import Refusal
+from ..encoding import encode
+from ..errors import BadField, Refusal
 from ..model import Empty, HelpOut, TextOut, WhoAmI
 from ..session import Session
 from ..status import Status
@@ -35,7 +36,11 @@ async def whoami(ctx: Context, session: Session, request: Request) -> WhoAmI:
 
 async def ping(ctx: Context, session: Session, request: Ping) -> TextOut:
     """Repeat a text; everything sent before on this connection is finished by then."""
-    return TextOut(request.text or "")
+    text = request.text or ""
+    # Escapes can make the answer larger than the question.
+    if len(encode(text)) > ctx.config.limits.reply:
+        raise BadField("text", "text is too long to be repeated")
+    return TextOut(text)
 
 
 async def help_(ctx: Context, session: Session, request: Help) -> list[HelpOut]:

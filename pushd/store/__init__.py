@@ -13,6 +13,7 @@ The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays in
 import asyncio
 import secrets
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +140,23 @@ class Store:
         """Note what a device has acked; committed with the next batch."""
         self.writer.ack(actor.device, seq, message)
 
+    def forget_ack(self, actor: Actor) -> None:
+        """Drop an ack of a device that is not handed to a batch yet."""
+        self.writer.forget_ack(actor.device)
+
     def seen(self, actor: Actor) -> None:
         """Note that a device was connected until now; nobody waits for it."""
         noun = self.devices
+        self._unwaited(lambda journal: noun.note_seen(journal, actor.account, actor.device))
 
-        def change(journal: Journal) -> None:
-            noun.note_seen(journal, actor.account, actor.device)
+    def discard(self, actor: Actor) -> None:
+        """End a device that nobody got to know; nobody waits for it."""
+        noun = self.devices
+        self._unwaited(lambda journal: noun.drop(journal, actor.account, actor.device))
 
+    def _unwaited(self, change: Callable[[Journal], None]) -> None:
         verb = Verb(change, grows=False)
-        # When it cannot be noted, the time of the last connection stays.
+        # When it cannot be done, all stays as it was.
         verb.future.add_done_callback(asyncio.Future.exception)
         self.writer.submit(verb)
 

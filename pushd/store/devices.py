@@ -1,7 +1,7 @@
 """Devices: the secret names of queues, and what becomes of a queue when its device dies."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from ..errors import Refusal
@@ -84,6 +84,17 @@ class Devices(Noun):
         if not journal.db.execute(query, (device, actor.account)).fetchone():
             raise Refusal(Status.NOT_FOUND, "no such device", field="deviceId")
         drop_devices(journal, actor.account, [device])
+
+    def drop(self, journal: Journal, account: int, device: int) -> None:
+        """End one device; runs in the writer's thread."""
+        drop_devices(journal, account, [device])
+
+    @writes(grows=False)
+    def seen_now(self, journal: Journal, devices: Sequence[int]) -> None:
+        """Note that devices are connected at this moment."""
+        for device in devices:
+            update = "UPDATE device SET last_seen = ? WHERE id = ?"
+            journal.db.execute(update, (journal.now, device))
 
     def note_seen(self, journal: Journal, account: int, device: int) -> None:
         """Note that a device was connected until now; runs in the writer's thread."""

@@ -71,7 +71,8 @@ class Friends(Noun):
         add = "INSERT OR IGNORE INTO block VALUES (?, ?, ?)"
         journal.db.execute(add, (actor.account, user, journal.now))
         remove = "DELETE FROM friend_request WHERE account = ? AND asker = ?"
-        journal.db.execute(remove, (actor.account, user))
+        for one, other in ((actor.account, user), (user, actor.account)):
+            journal.db.execute(remove, (one, other))
         journal.forget_pair(actor.account, user)
 
     @writes(grows=False)

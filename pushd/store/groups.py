@@ -331,7 +331,7 @@ class GroupVerbs(Noun):
             route = journal.route(account, user)
             if route is None:
                 raise Refusal(Status.NULL_USER, f"no such user {user}", field=field)
-            if not route.friends:
+            if not route.friends or route.blocked:
                 raise Refusal(Status.NOT_ALLOWED, f"{user} is not your friend", field=field)
 
     def _check_room(self, group: Group, more: int) -> None:
@@ -381,6 +381,9 @@ class GroupVerbs(Noun):
         text = description or f"I would like to join {group.name}."
         extra = f',"event":{encode(event).decode()}'
         for leader in [user for user in group.members if group.rank(user) > 0]:
+            route = journal.route(account, leader)
+            if route is None or route.blocked:
+                continue
             key = pair_key(account, leader)
             chat = journal.chat(key, "pair", {account, leader})
             body = message_body(key, account, leader, 2, text_infos(text), extra)

@@ -44,6 +44,8 @@ class Lifecycle(Noun):
             db.execute(f"DELETE FROM {table} WHERE {column} = ?", (account,))
         _drop_line(journal, account)
         _drop_system_chat(db, account)
+        # The newest message may be among them; its id is never given again.
+        journal.keep_next_id()
         disown(journal, account)
         db.execute(
             "UPDATE account SET phone = NULL, password = x'', username = '', name_key = NULL,"

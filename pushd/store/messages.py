@@ -354,7 +354,9 @@ class Messages(Noun):
         change = "UPDATE member SET read = ? WHERE chat = ? AND account = ?"
         db.execute(change, (mark, chat, account))
         peer = peer_of(key, account)
-        journal.signals.append(("read", account, actor.device, peer, shown_key(key), mark))
+        query = "SELECT read_receipts FROM account WHERE id = ?"
+        told = bool(db.execute(query, (account,)).fetchone()[0])
+        journal.signals.append(("read", account, actor.device, peer, shown_key(key), mark, told))
 
     @writes()
     def recall(self, journal: Journal, actor: Actor, number: int, since: int) -> None:

@@ -84,7 +84,7 @@ def _group(journal: Journal, sender: int, draft: Draft) -> Group | None:
     A repeat of a confirmed message is confirmed again also when its sender has left since, or the
     group was dissolved.
     """
-    keys = [key for key in draft.chat.split(" ") if key]
+    keys = [key for key in draft.chat if key]
     named = [journal.groups.find(journal.db, key) for key in keys]
     groups = [group for group in named if group is not None]
     for group in groups:

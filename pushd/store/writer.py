@@ -225,6 +225,10 @@ class Writer:
             self._acks[device] = (seq, message)
             self._wake.set()
 
+    def forget_ack(self, device: int) -> None:
+        """Drop an ack that no batch has taken yet; the device will be asked for it again."""
+        self._acks.pop(device, None)
+
     async def barrier(self) -> None:
         """Wait until all that was handed in is committed, acks included."""
         await self.call(lambda journal: None, grows=False)
