@@ -19,6 +19,8 @@ from .records import Mailbox, Route, message_body
 PAIR_TYPES = (MessageType.NORMAL, MessageType.REQUEST, MessageType.TASK)
 
 
+# Queue rows of one list, which is one transaction: more would let all others wait too long.
+MOST_ROWS = 50_000
 # Where a message goes: to the other one of a pair, or to a group.
 _Target = Route | Group
 # What is to be stored for one draft once the whole list is found good: the draft, its target, its
@@ -51,6 +53,10 @@ def post_list(
         failures = _conflicts(plans)
     if failures:
         return failures
+    rows = sum(len(plan[1].members) for plan in plans if isinstance(plan[1], Group))
+    if rows > MOST_ROWS:
+        text = f"one list reaches at most {MOST_ROWS} members, each message counted"
+        return [failure(0, Refusal(Status.LIMIT_REACHED, text))]
     return [_store(journal, sender, device, plan) for plan in plans]
 
 
