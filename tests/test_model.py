@@ -30,7 +30,7 @@ from tests.conformance.wire import Frame, Wire, client_id, content, frame
 
 T = TypeVar("T")
 
-EXAMPLES = int(os.environ.get("PUSHD_TEST_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("PUSHD_TEST_EXAMPLES", "10"))
 STEPS = 100
 
 PEOPLE = 4
