@@ -10,6 +10,10 @@ from ..session import Session
 from ..status import Status
 
 
+# Bytes of a reply around its text, the longest id included.
+ENVELOPE = 1024
+
+
 class Ping(Request):
     """The fields of `ping`."""
 
@@ -38,7 +42,7 @@ async def ping(ctx: Context, session: Session, request: Ping) -> TextOut:
     """Repeat a text; everything sent before on this connection is finished by then."""
     text = request.text or ""
     # Escapes can make the answer larger than the question.
-    if len(encode(text)) > ctx.config.limits.reply:
+    if len(encode(text)) > ctx.config.limits.reply - ENVELOPE:
         raise BadField("text", "text is too long to be repeated")
     return TextOut(text)
 

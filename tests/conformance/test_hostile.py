@@ -220,7 +220,7 @@ class TestBusyStore:
 class TestFlood:
     """Lines as fast as they go delay nobody else, and cost no memory afterwards."""
 
-    @pytest.mark.parametrize(("unit", "count"), [(b"{}\n", 80_000), (b"\n", 1_500_000)])
+    @pytest.mark.parametrize(("unit", "count"), [(b"{}\n", 80_000), (b"\n", 1_200_000)])
     async def test_others_are_answered(self, server: StartServer, unit: bytes, count: int) -> None:
         """While one connection floods with the shortest lines, another's ping is answered."""
         own = server()
@@ -282,13 +282,13 @@ class TestEnds:
         if end == "eof":
             slow.half_close()
         # Longer than the time for a peer's end, which counts only once all is taken.
-        await fences_for(other, 0.8)
+        await fences_for(other, 0.6)
         replies += await slow.rest()
         assert [reply["id"] for reply in replies] == list(range(len(asked)))
 
     async def test_a_login_at_sigterm(self, server: StartServer) -> None:
         """A login that the end finds at work gets its reply or 5030, and then the last frame."""
-        own = server(auth_bcrypt_cost=11)
+        own = server(auth_bcrypt_cost=11, server_stop_seconds=2)
         a = await own.dial.user()
         b = await own.dial()
         await b.send_line({"cmd": "login", "phone": a.phone, "password": PASSWORD, "id": 9})
