@@ -9,7 +9,6 @@ from ..model import Empty, HelpOut, TextOut, WhoAmI
 from ..session import Session
 from ..status import Status
 
-
 # Bytes of a reply around its text, the longest id included.
 ENVELOPE = 1024
 
