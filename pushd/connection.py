@@ -14,8 +14,6 @@ All output of a turn of the loop leaves in one write.
 """
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import Coroutine
 from typing import Any, cast
 
@@ -33,6 +31,7 @@ from .outbox import Outbox
 from .protocol import Splitter
 from .service import Service
 from .session import Session, State
+from .sockets import peer_address, tune
 from .status import Status
 from .store import Post
 
@@ -46,8 +45,6 @@ LINES_A_TURN = 256
 GROWTH_PERIOD = 1.0
 RESTARTING = Refusal(Status.RESTARTING, retry_after=3)
 SHUTDOWN = protocol.error("", RESTARTING, event={"name": "shutdown"})
-# The tcp option that ends a connection whose peer takes nothing for so long.
-USER_TIMEOUT_MS = 60_000
 
 
 class Slot:
@@ -138,7 +135,7 @@ class Connection(asyncio.Protocol):
         """Begin; a connection over a limit is told so and closed."""
         self.transport = cast(asyncio.Transport, transport)
         address = peer_address(transport)
-        _tune(transport)
+        tune(transport)
         limits = self._service.limits
         self.transport.set_write_buffer_limits(high=limits.packet)
         number = self._service.next_number()
@@ -699,32 +696,6 @@ class Connection(asyncio.Protocol):
         grown, period = waiting - self._grown, now - self._grown_at
         self._grown, self._grown_at = waiting, now
         return grown >= limits.long_line_rate * max(period, 1.0)
-
-
-def peer_address(transport: asyncio.BaseTransport) -> str:
-    """Give the peer's address, an IPv4 one in its own form also when it came over IPv6."""
-    peer = transport.get_extra_info("peername")
-    if not isinstance(peer, tuple):
-        return "local"
-    try:
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
-    except ValueError:
-        return str(peer[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
-
-
-def _tune(transport: asyncio.BaseTransport) -> None:
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    except OSError as problem:
-        # The peer has gone already; connection_lost follows.
-        log.debug("cannot set socket options", problem=str(problem))
 
 
 def _refusal_of(problem: BaseException) -> PushdError:

@@ -22,6 +22,7 @@ TABLE = {
     "status": "",
     "errors": "status",
     "clock": "",
+    "sockets": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -48,8 +49,8 @@ TABLE = {
     ),
     "service": "commands errors limits model session status",
     "connection": (
-        "commands config draft errors handlers hub model outbox protocol service session status"
-        " store"
+        "commands config draft errors handlers hub model outbox protocol service session sockets"
+        " status store"
     ),
     "server": "*",
     # The client
