@@ -49,8 +49,7 @@ class Hub:
         was_online = self.online(bound.actor.account)
         old = self._devices.get(device)
         if old is not None and old is not session:
-            self._remove(old, quietly=True)
-            self._evict(old, REPLACED)
+            self._evict(old, REPLACED, quietly=True)
         if bound.signed_out:
             self.sign_out(bound.signed_out)
         fresh = session.state is State.ANONYMOUS
@@ -79,8 +78,8 @@ class Hub:
         if session is not None:
             self._evict(session, SIGNED_OUT)
 
-    def revoke(self, account: int, keep: Session) -> None:
-        """End every connection of an account but one."""
+    def revoke(self, account: int, keep: Session | None = None) -> None:
+        """End every connection of an account, or all but one."""
         for session in tuple(self._accounts.get(account, ())):
             if session is not keep:
                 self._evict(session, SIGNED_OUT)
@@ -107,8 +106,9 @@ class Hub:
     def __len__(self) -> int:
         return len(self._devices)
 
-    def _evict(self, session: Session, frame: bytes) -> None:
-        self.end(session)
+    def _evict(self, session: Session, frame: bytes, *, quietly: bool = False) -> None:
+        self._remove(session, quietly=quietly)
+        session.end()
         session.link.evict(frame)
 
     def _remove(self, session: Session, *, quietly: bool = False) -> None:
@@ -118,9 +118,7 @@ class Hub:
             return
         if self._devices.get(device) is session:
             del self._devices[device]
-        sessions = self._accounts.get(account, [])
-        if session not in sessions:
-            return
+        sessions = self._accounts[account]
         sessions.remove(session)
         if not sessions:
             del self._accounts[account]
@@ -150,14 +148,13 @@ class Hub:
             case "signed_out", (device,):
                 self.sign_out(device)
             case "revoked", (account,):
-                for session in tuple(self._accounts.get(account, ())):
-                    self._evict(session, SIGNED_OUT)
+                self.revoke(account)
             case "recalled", (account, message, rest):
                 for session in self._accounts.get(account, ()):
                     if session.outbox is not None:
                         session.outbox.replace(message, rest)
             case "read", (reader, device, peer, chat, mark, receipts):
-                self._tell_read(reader, device, peer if receipts else 0, chat, mark, peer)
+                self._tell_read(reader, device, peer, chat, mark, receipts=receipts)
             case "privacy", (account, choices):
                 self._change_privacy(account, choices)
             case "friends", (one, other):
@@ -185,14 +182,14 @@ class Hub:
         self.tell(to, "typing", "", event=event)
 
     def _tell_read(
-        self, reader: int, device: int, told: int, chat: str, mark: int, peer: int
+        self, reader: int, device: int, peer: int, chat: str, mark: int, *, receipts: bool
     ) -> None:
         to = str(peer) if peer else ""
         ack = {"fromId": str(reader), "toId": to, "chatId": chat, "content": "ok"}
         ack["msgId"] = str(mark)
         self.tell(reader, "ack", ack, without=device)
-        if told:
-            self.tell(told, "ack", ack)
+        if peer and receipts:
+            self.tell(peer, "ack", ack)
 
     # --- presence -------------------------------------------------------------------------
 
