@@ -96,6 +96,8 @@ class Post:
         """Tell the connection; what failed takes nothing back that was committed before it."""
         if self.error is not None and self.committed:
             problem = self.error if isinstance(self.error, Refusal) else Refusal(Status.INTERNAL)
+            if problem is not self.error:
+                log.error("the rest of a unit failed", exc_info=self.error)
             failed = Failed(0, int(problem.status), problem.message)
             left = len(self.lists) - self.committed
             self.results[self.committed :] = [[failed] for _ in range(left)]
