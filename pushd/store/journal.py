@@ -21,7 +21,7 @@ from ..names import fold
 from ..status import Status
 from .indexes import ChatIndex, ClientKeys
 from .membership import Group, Groups, notice_body
-from .records import Mailbox, Queue, Route, digest, pair_key, rest_of, system_key, text_infos
+from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
 from .reserve import Reserve
 from .rows import insert_rows
 
@@ -99,6 +99,7 @@ class Journal:
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
         self.date = ""  # the same as people read it
+        self._tail = ""  # the end of every message of the batch
         self.next_id = 1  # the next msgId
         self.reserve = reserve
         self.db: sqlite3.Connection = None  # type: ignore[assignment]  # set by `open`
@@ -215,6 +216,7 @@ class Journal:
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
+        self._tail = tail_of(self.date, self.now)
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
@@ -381,14 +383,14 @@ class Journal:
         """Tell what holds between two people; None if the other does not exist."""
         route = self._routes.get((sender, to))
         if route is None and (box := self.mailbox(to)) is not None and not box.disabled:
-            key = pair_key(sender, to)
             query = (
                 "SELECT EXISTS (SELECT 1 FROM friendship WHERE account = ?1 AND friend = ?2),"
                 " EXISTS (SELECT 1 FROM block WHERE account = ?2 AND blocked = ?1)"
             )
             friends, blocked = self.db.execute(query, (sender, to)).fetchone()
             open_ = bool(friends or self.strangers) and not blocked and sender != to
-            route = Route(self.find_chat(key), key, to, bool(friends), bool(blocked), open_)
+            chat = self.find_chat(pair_key(sender, to))
+            route = Route(chat, sender, to, bool(friends), bool(blocked), open_)
             self._routes[sender, to] = route
         return route
 
@@ -455,7 +457,7 @@ class Journal:
             self._known[sender, client_id] = (number, body)
             if client_key is not None:
                 self.client_keys.add(client_key, number)
-        return number, rest_of(number, body, self.date, now)
+        return number, f'"msgId":"{number}",{body}{self._tail}'.encode()
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
         """Put a message into a queue, or note in its gap that it is not there."""
