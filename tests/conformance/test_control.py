@@ -46,6 +46,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     assert not path_of(process).exists(), "the socket is removed at the end"
 
 
+@pytest.fixture(autouse=True)
+def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Close what a test opened, for operators are few."""
+    yield
+    if "own" in request.fixturenames:
+        request.getfixturevalue("own").dial.close()
+
+
 def path_of(process: Process) -> Path:
     return process.data / "control.sock"
 
@@ -77,9 +85,7 @@ def table(result: Result) -> list[list[str]]:
 
 async def audited(process: Process, action: str) -> list[Frame]:
     """The audit's entries of an action, the newest first."""
-    wire = operator(process)
-    found = await wire.ok("audit", size=1000)
-    wire.close()
+    found = await operator(process).ok("audit", size=1000)
     return [entry for entry in found if entry["action"] == action]
 
 
@@ -193,9 +199,10 @@ async def test_the_operator_gets_in_when_nobody_does(server: StartServer) -> Non
     await full[0].ok("ping")
 
 
-async def test_operators_are_few(own: Process) -> None:
+async def test_operators_are_few(server: StartServer) -> None:
     """There is a bound for them too."""
-    wires = [operator(own) for _ in range(33)]
+    process = server()
+    wires = [operator(process) for _ in range(33)]
     refused = []
     for wire in wires:
         try:
@@ -203,8 +210,6 @@ async def test_operators_are_few(own: Process) -> None:
         except (Closed, AssertionError, OSError):
             refused.append(wire)
     assert len(refused) == 1
-    for wire in wires:
-        wire.close()
 
 
 # Rows
