@@ -574,3 +574,27 @@ def test_ping(own: Process) -> None:
     """`ping` goes by the socket too."""
     assert "answered in" in pushctl(own, "ping").stdout
     assert told(pushctl(own, "ping", "--json"))["milliseconds"] > 0
+
+
+ODD: list[Any] = [
+    *("", " ", "x", "0", "-1", "１０００１", "9" * 20, "x" * 400, "a\0b", "\x1b[2J", "%_\\", "+"),
+    *("after:1", "after:1.2", "+8618870742138", None, True, False, [], {}),
+    *(0, -1, 7, 2**53 - 1, 2**53, 2**64, 1.5),
+]
+
+
+@pytest.mark.parametrize("row", OPERATOR_ROWS, ids=lambda row: row.name)
+async def test_odd_values(own: Process, row: Any) -> None:
+    """Whatever stands in a field of an operator's row, the answer is no 5000 and has its shape."""
+    if row.name == "stop":
+        pytest.skip("it has no fields, and ends the server")
+    wire = operator(own)
+    [told] = await wire.ok("help", name=row.name)
+    for name in told["fields"]:
+        for value in ODD:
+            reply = await wire.command(row.name, **{name: value})
+            assert reply["status"] not in (5000, 5030), (name, value, reply)
+            assert type(reply["result"]) is (list if row.listing else dict)
+            await wire.fence()  # ten bad lines in a row would close the connection
+    await wire.command("loglevel", level="info")
+    await wire.ok("ping")
