@@ -23,6 +23,7 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "audit": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -38,11 +39,11 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "clock config draft encoding errors model names outbox status",
+    "store": "audit clock config draft encoding errors model names outbox status",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
-        "clock config errors hub limits media model passwords protocol session status store"
+        "audit clock config errors hub limits media model passwords protocol session status store"
     ),
     "handlers": (
         "commands draft encoding errors media model names outbox protocol session status store"
@@ -52,6 +53,7 @@ TABLE = {
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
+    "control": ("clock connection errors log model protocol service session sockets status"),
     "server": "*",
     # The client
     "inbox": "",
@@ -61,15 +63,16 @@ TABLE = {
     "client": "calls errors inbox link model outgoing protocol status",
     "terminal": "client model protocol",
     # The commands
-    "cli": "client config errors log server settings terminal",
+    "ctl": "config errors log settings terminal",
+    "cli": "config ctl errors log server",
     "__main__": "cli",
 }
 
-COMMANDS = {"cli", "__main__"}
+COMMANDS = {"cli", "ctl", "__main__"}
 
 # Rooms that get bytes, times and rows as arguments, and run in a simulation as they are.
 WITHOUT_IO = {
-    "config", "draft", "encoding", "errors", "limits", "model", "names",
+    "audit", "config", "draft", "encoding", "errors", "limits", "model", "names",
     "outbox", "outgoing", "protocol", "session", "settings", "status",
 }  # fmt: skip
 IO = {"aiosqlite", "asyncio", "select", "selectors", "socket", "sqlite3", "ssl", "uvloop"}
@@ -78,7 +81,7 @@ IO = {"aiosqlite", "asyncio", "select", "selectors", "socket", "sqlite3", "ssl",
 DATABASE = {"store", "server"}
 
 # Rooms that may look at the environment; all others get a Config.
-ENVIRONMENT = {"cli"}
+ENVIRONMENT = {"cli", "ctl"}
 
 
 def allowed(room: str) -> set[str]:
