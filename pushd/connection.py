@@ -280,6 +280,8 @@ class Connection(asyncio.Protocol):
         except Refusal as problem:
             self._refuse(problem.frame_id, problem)
             return
+        if not self.session.proven:
+            self._prove(frame)
         message = frame.message
         if type(message) is list and frame.cmd is UNSET:
             self._list(frame, message)
@@ -292,6 +294,13 @@ class Connection(asyncio.Protocol):
         else:
             known = 'message is "", "start", "restart", "ok", a list or an ack'
             self._refuse(frame.id, BadField("message", known))
+
+    def _prove(self, frame: Frame) -> None:
+        """Look whether the client of a new device has got to know its pushId."""
+        session = self.session
+        if session.actor is not None and frame.push_id and frame.push_id == session.push_id:
+            session.proven = True
+            self._service.ctx.store.prove(session.actor)
 
     def _list(self, frame: Frame, messages: list[MessageIn]) -> None:
         """Add a list to the open unit, or refuse it."""

@@ -116,7 +116,7 @@ def test_a_migration_that_breaks_off_is_done_by_the_next_start(
         points += 1
         assert schema(broken) in whole, f"stopped at statement {at}"
         assert migrated(broken) == newest
-    assert points > 5
+    assert points >= 5
 
 
 async def opened(folder: Path) -> None:

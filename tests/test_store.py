@@ -714,7 +714,7 @@ async def test_the_first_device_takes_over_what_waits(bench: Bench) -> None:
     assert waiting[0]["event"]["name"] == "friend_request"
     assert texts(waiting)[1:3] == ["1", "2"]
     assert waiting[3]["event"]["name"] == "gap"
-    second = await bench.bind(b)
+    second = await bench.bind(b, online=(bound.actor.device,))
     assert (second.first, second.last, second.queued) == (0, 0, 0)
     assert bench.sql("SELECT count(*) FROM queue WHERE device <> ?", bound.actor.device) == [(1,)]
 

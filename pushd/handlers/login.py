@@ -216,6 +216,7 @@ def _bind(
         bound.acked, bound.last, max_count=limits.window_messages, max_bytes=limits.window_bytes
     )
     ctx.hub.bind(session, bound, push_id, outbox)
+    session.proven = not fresh
 
 
 async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -> bytes:

@@ -161,6 +161,11 @@ class Store:
         noun = self.devices
         self._unwaited(lambda journal: noun.note_seen(journal, actor.account, actor.device))
 
+    def prove(self, actor: Actor) -> None:
+        """Note that a device's client knows its pushId; nobody waits for it."""
+        noun = self.devices
+        self._unwaited(lambda journal: noun.note_proven(journal, actor.device))
+
     def discard(self, actor: Actor) -> None:
         """End a device that nobody got to know; nobody waits for it."""
         noun = self.devices
