@@ -41,7 +41,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 import msgspec
 
-from .calls import Calls, given
+from .calls import given
 from .errors import LineTooLong
 from .inbox import Inbox, Info, Message
 from .link import (
@@ -59,6 +59,7 @@ from .link import (
 )
 from .outgoing import MAX_LINE, Draft, cut_into_frames, decode_ids, encode_draft
 from .status import Status
+from .transfer import TransferError, Transfers, info_of
 
 __all__ = [
     "Client",
@@ -75,6 +76,8 @@ __all__ = [
     "Replaced",
     "SessionEnded",
     "SignedOut",
+    "TransferError",
+    "info_of",
 ]
 
 log = logging.getLogger("pushd.client")
@@ -134,7 +137,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_any = msgspec.json.Decoder().decode
 
 
-class Client(Calls):
+class Client(Transfers):
     """Keep one device of one account connected to a server.
 
     Use it as an asynchronous context manager, or call `open` and `close`. The first connection

@@ -41,6 +41,7 @@ class ClientError(PushdError):
      +-- CommandError      the server refused the request; the client goes on
      +-- Disconnected      the connection broke; whether the request was served is unknown
      +-- ClientClosed      the client was closed
+     +-- TransferError     a file cannot be sent, or did not come whole (`transfer`)
      +-- SessionEnded      the server ended the session; this client is of no more use
           +-- Replaced     the same pushId came up on another connection (11000)
           +-- SignedOut    the pushId is dead: log in again (11001)
