@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pushd import terminal
+from pushd.terminal import chat as chat_module
 from pushd.terminal import escape, run_chat
 from tests.fake_server import PATIENCE, FakeServer, Frame, message
 
@@ -202,7 +202,7 @@ async def test_to_a_group() -> None:
         ("/to", "! /to NAME or ID"),
         ("/dance", "! no command /dance; /help lists them"),
         ("/history", "! whose? /to NAME"),
-        ("/accept", "! /accept ID"),
+        ("/accept", "! /accept ID, or /accept GROUP ID"),
         ("/add", "! /add NAME, ID or PHONE"),
         ("/search", "! /search TEXT"),
     ],
@@ -298,7 +298,7 @@ async def test_history_and_search() -> None:
     server.answer("history", [old, own, gone])
     server.answer("search_messages", [old])
     _, shown = await script(server, f"{LOGIN}/to bob\n/history 7\n/search a\n/history 999\n")
-    assert "] bob: a\\nb [picture media/x.png]\n" in shown
+    assert "] bob: a\\nb [picture x.png, /get 3]\n" in shown
     assert "] alice to bob: mine\n" in shown
     assert "] bob: (recalled)\n" in shown
     [frame] = server.frames("history")
@@ -336,7 +336,7 @@ async def test_messages_are_shown_as_they_come() -> None:
         await chat.screen.wait_shows("again")
         shown = chat.screen.getvalue()
         assert "] bob: hi\\x1b[2J\\u202e\\n[00:00] bob: fake\n" in shown
-        assert "] bob in g1: in the team\n" in shown
+        assert "] bob in team: in the team\n" in shown
         assert "] e\\x1b[31mve: from eve\n" in shown
         assert "] 10099: unknown\n" in shown
         asked = [frame["userId"] for frame in chat.server.frames("account")]
@@ -395,7 +395,7 @@ async def test_lost_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that waits for the connection still goes out when one leaves."""
     monkeypatch.setattr("pushd.client.RETRY_FIRST", 0.1)
-    monkeypatch.setattr(terminal, "SEND_PATIENCE", 0.01)
+    monkeypatch.setattr(chat_module, "PATIENCE", 0.01)
     async with sitting() as chat:
         chat.keys.type("/to bob")
         await chat.screen.wait_shows("talking to bob")
@@ -403,7 +403,7 @@ async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         await chat.screen.wait_shows("the connection was lost")
         chat.keys.type("hi")
         await chat.screen.wait_shows("not confirmed yet")
-        monkeypatch.setattr(terminal, "SEND_PATIENCE", 5)
+        monkeypatch.setattr(chat_module, "PATIENCE", 5)
         chat.keys.type("/quit")
         assert await chat.task == 0
         assert len(chat.server.stored) == 1
@@ -411,7 +411,7 @@ async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_unconfirmed_line_does_not_hold_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line without a confirmation is told and waits; the chat goes on; its refusal is shown."""
-    monkeypatch.setattr(terminal, "SEND_PATIENCE", 0.01)
+    monkeypatch.setattr(chat_module, "PATIENCE", 0.01)
     async with sitting() as chat:
         chat.keys.type("/to bob")
         await chat.screen.wait_shows("talking to bob")
@@ -421,7 +421,7 @@ async def test_unconfirmed_line_does_not_hold_the_next(monkeypatch: pytest.Monke
         await chat.screen.wait_shows("not confirmed yet")
         chat.keys.type("/help")
         await chat.screen.wait_shows("/whoami")
-        monkeypatch.setattr(terminal, "SEND_PATIENCE", 5)
+        monkeypatch.setattr(chat_module, "PATIENCE", 5)
         chat.server.release_replies()
         await chat.screen.wait_shows("! 4004 not allowed")
 
