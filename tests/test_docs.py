@@ -83,7 +83,9 @@ def ticked(text: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [ROOT / "README.md", PROTOCOL, OPERATIONS], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", PROTOCOL, OPERATIONS, DOCS / "tour.md"], ids=lambda p: p.stem
+)
 def test_what_is_shown_is_what_happens(path: Path, tmp_path: Path) -> None:
     """Each terminal and program of a document does what the document shows.
 

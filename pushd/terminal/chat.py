@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
-from ..client import Client, ClientError, LineTooLong, Message, SessionEnded
+from ..client import Client, ClientClosed, ClientError, LineTooLong, Message, SessionEnded
 from .console import Keyboard, Quit, Screen
 from .lines import Lines, Row, is_called
 
@@ -208,8 +208,10 @@ class Chat:
         task.add_done_callback(self._finished_late)
 
     def _finished_late(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            self.screen.error(problem)
+        if task.cancelled() or (problem := task.exception()) is None:
+            return
+        gone = isinstance(problem, ClientClosed)
+        self.screen.error("something is given up that was not confirmed" if gone else problem)
 
     # What commands share
 

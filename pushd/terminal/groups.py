@@ -120,6 +120,16 @@ async def mute(chat: Chat, rest: str) -> None:
     await chat.client.command("mute", groupId=group["id"], **fields)
 
 
+async def announce(chat: Chat, text: str) -> None:
+    """Say something to a group that is more than talk."""
+    if not text:
+        raise chat.usage("announce")
+    if chat.target is None or not chat.target.chat_id:
+        raise Mistake("in which group? /to NAME")
+    chat_id = chat.target.chat_id
+    chat.last_sent = await chat.client.send("", text, chat_id=chat_id, type="4")
+
+
 async def rename(chat: Chat, rest: str) -> None:
     """Call a group by another name."""
     name, *new = words(rest) or [""]
@@ -190,6 +200,7 @@ COMMANDS = (
     Command("kick GROUP USER...", "put people out of a group", kick),
     Command("role GROUP USER ROLE", "make somebody owner, admin or member", role),
     Command("mute GROUP USER SECONDS", "let somebody not write for a time, 0 ends it", mute),
+    Command("announce TEXT", "say something important to the group you talk in", announce),
     Command("rename GROUP NAME", "call a group by another name", rename),
     Command("notice GROUP [TEXT]", "set the notice of a group, or clear it", notice),
     Command("dissolve GROUP", "end a group of yours", dissolve),
