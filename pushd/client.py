@@ -45,6 +45,7 @@ from .calls import given
 from .errors import LineTooLong
 from .inbox import Inbox, Info, Message
 from .link import (
+    UNANSWERED,
     ClientClosed,
     ClientError,
     CommandError,
@@ -380,6 +381,19 @@ class Client(Transfers):
         line = b'{"status":1,"pushId":"","id":%d,"message":[%b]}\n' % (number, body)
         frame = await self._submit(Request(number, line, repeatable=True))
         return decode_ids(frame.result)
+
+    def mark_read(self, chat_id: str = "", *, user_id: str = "", msg_id: str = "") -> None:
+        """Move one's read mark in a group, or in the chat with a user, forward.
+
+        To `msg_id` if given, else to the newest message that this device has acked. It is not
+        confirmed, and lost while disconnected: whoever reads on marks again.
+        """
+        link = self._link
+        if link is None or not self._ready or link.finished:
+            return
+        ack = {"fromId": user_id, "toId": self.user_id, "chatId": chat_id, "content": "ok"}
+        frame = {"id": UNANSWERED, "message": {**ack, **given(msgId=msg_id)}}
+        self._write(link, _encode(frame) + b"\n")
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield the device's messages in order, each once, over all breaks; starts the device.
