@@ -366,3 +366,25 @@ def test_help_names_every_command() -> None:
     names = [command.name for command in COMMANDS]
     assert len(set(names)) == len(names)
     assert all(name.isalpha() and name.islower() for name in names)
+
+
+async def test_what_is_read_is_marked() -> None:
+    """The chat one talks in is marked as read: when one turns to it, and as messages come."""
+    async with sitting() as chat:
+        chat.server.deliver(message(1, "before"))
+        await chat.screen.wait_shows("before")
+        chat.keys.type("/to bob")
+        await chat.server.wait_received("ack")
+        chat.server.deliver(message(2, "elsewhere", chatId="g1", type="3"), message(3, "here"))
+        await chat.server.wait_received("ack", 2)
+        chat.keys.type("/to team")
+        await chat.server.wait_received("ack", 3)
+        chat.server.deliver(message(4, "elsewhere"), message(5, "here", chatId="g1", type="3"))
+        await chat.server.wait_received("ack", 4)
+        marks = [frame["message"] for frame in chat.server.frames("ack")]
+        assert [(each["fromId"], each["chatId"], each.get("msgId", "")) for each in marks] == [
+            ("10002", "", ""),
+            ("10002", "", "3"),
+            ("", "g1", ""),
+            ("", "g1", "5"),
+        ]

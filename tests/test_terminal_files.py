@@ -1,6 +1,8 @@
 """Files at the terminal: sent to a chat, and fetched under a safe name."""
 
+import asyncio
 import base64
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from pushd.terminal import chat as chat_module
 from pushd.terminal.lines import local_name
 from tests.fake_server import message
-from tests.sitting import LOGIN, people, script, sitting
+from tests.sitting import LOGIN, Keys, Screen, Sitting, people, script, sitting
 
 
 def names(folder: Path) -> list[str]:
@@ -174,3 +176,25 @@ async def test_quit_does_not_wait_for_a_server_that_is_gone(
         chat.keys.type("/quit")
         await chat.task
         assert "! the files were given up: there is no connection\n" in chat.screen.getvalue()
+
+
+async def test_leaving_in_an_upload_is_quiet(tmp_path: Path) -> None:
+    """Who breaks off while a file is on its way leaves no task behind that complains."""
+    (tmp_path / "cake").write_bytes(b"cake")
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    async with people() as server:
+        chat = Sitting(server, Keys(), Screen())
+        for line in (LOGIN + "/to bob").splitlines():
+            chat.keys.type(line)
+        await chat.screen.wait_shows("talking to bob")
+        server.hold_replies()
+        chat.keys.type(f"/file {tmp_path}/cake")
+        await server.wait_received("save_file")
+        chat.task.cancel()
+        await asyncio.wait({chat.task})
+        assert chat.task.cancelled()
+        chat.keys.end()
+        del chat  # Its traceback holds what a task has left.
+    gc.collect()
+    assert not complaints

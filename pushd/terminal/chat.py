@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..client import Client, ClientClosed, ClientError, LineTooLong, Message, SessionEnded
 from .console import Keyboard, Quit, Screen
-from .lines import Lines, Row, is_called
+from .lines import Lines, Row, is_called, is_pair
 
 # Which type of message goes to which kind of group.
 GROUP_TYPES = {"group": "7", "tag": "3", "link": "6"}
@@ -137,6 +137,8 @@ class Chat:
         try:
             async for message in self.client.messages():
                 await self.show(message)
+                if self._is_here(message):
+                    self.read(message.msg_id)
         except ClientError as problem:
             self.screen.error(problem)
 
@@ -198,7 +200,11 @@ class Chat:
         self, work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]], late: str
     ) -> None:
         task = asyncio.create_task(work)
-        done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
         if done:
             task.result()
             return
@@ -239,6 +245,18 @@ class Chat:
         """Give all groups that one is in."""
         pages = self.client.pages("my_groups", size=100)
         return [group async for page in pages for group in page]
+
+    def read(self, msg_id: str = "") -> None:
+        """Mark the chat that one talks in as read, up to a message or to the last that came."""
+        if self.target is not None:
+            self.client.mark_read(self.target.chat_id, user_id=self.target.user_id, msg_id=msg_id)
+
+    def _is_here(self, message: Message) -> bool:
+        if self.target is None:
+            return False
+        if self.target.chat_id:
+            return message.chat_id == self.target.chat_id
+        return is_pair(message.chat_id) and self.target.user_id in message.chat_id.split("-")
 
     async def group(self, who: str) -> Row:
         """Give the one group with this id or name."""

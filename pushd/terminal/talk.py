@@ -23,6 +23,8 @@ async def to(chat: Chat, who: str) -> None:
     else:
         chat.target = Target(row["id"])
         chat.screen.line(f"* talking to {chat.lines.describe(row)}")
+    # What came was shown already.
+    chat.read()
 
 
 async def history(chat: Chat, rest: str) -> None:
@@ -35,7 +37,9 @@ async def history(chat: Chat, rest: str) -> None:
     messages = await chat.client.history(chat_id, user_id=user_id, limit=int(rest or HISTORY))
     for message in messages:
         await chat.show(message, "  ")
-    if not messages:
+    if messages:
+        chat.read(messages[-1].msg_id)
+    else:
         chat.screen.line("* no messages yet")
 
 
