@@ -11,7 +11,7 @@ import pytest
 
 from pushd.terminal import chat as chat_module
 from pushd.terminal.lines import local_name
-from tests.fake_server import message
+from tests.fake_server import Frame, message
 from tests.sitting import LOGIN, Keys, Screen, Sitting, people, script, sitting
 
 
@@ -198,3 +198,20 @@ async def test_leaving_in_an_upload_is_quiet(tmp_path: Path) -> None:
         del chat  # Its traceback holds what a task has left.
     gc.collect()
     assert not complaints
+
+
+async def test_a_file_that_appears_meanwhile_stays(tmp_path: Path) -> None:
+    """A file is not fetched where one is, nor written over one that came while it was fetched."""
+    local = tmp_path / "cake"
+    server = people()
+
+    def answer(_: Frame) -> Frame:
+        local.write_bytes(b"mine")
+        md5 = hashlib.md5(b"cake", usedforsecurity=False).hexdigest()
+        return {"result": {"content": "Y2FrZQ==", "size": 4, "md5": md5, "mime": ""}}
+
+    server.answer("get_file", answer)
+    _, shown = await script(server, LOGIN + f"/get media/x {local}\n" * 2)
+    assert shown.count(f"! {local} exists; /get -f writes over it\n") == 2
+    assert local.read_bytes() == b"mine"
+    assert len(server.frames("get_file")) == 1
