@@ -60,8 +60,9 @@ TABLE = {
     "outgoing": "errors inbox",
     "link": "errors inbox status",
     "calls": "inbox link",
-    "client": "calls errors inbox link model outgoing protocol status",
-    "terminal": "client model protocol",
+    "transfer": "calls inbox link status",
+    "client": "calls errors inbox link outgoing status transfer",
+    "terminal": "client",
     # The commands
     "ctl": "config errors log settings terminal",
     "cli": "config ctl errors log server",
