@@ -23,6 +23,7 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "histogram": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -38,7 +39,7 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "clock config draft encoding errors model names outbox status",
+    "store": "clock config draft encoding errors histogram model names outbox status",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (

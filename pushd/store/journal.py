@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from ..clock import Clock, Dates
 from ..errors import Refusal, StoreFailed
+from ..histogram import SECONDS, Histogram
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
@@ -109,6 +110,9 @@ class Journal:
         self._known: dict[tuple[int, str], tuple[int, str]] = {}  # clientIds: msgId, body
         self._owed: dict[int, tuple[int, int]] = {}  # acks that could not be written yet
         self._id_given = False  # a msgId was given that stands in no message row
+        self.acked = 0  # messages acked since the start
+        self.syncs = Histogram(SECONDS)  # how long a COMMIT with its sync took
+        self._moved = 0  # messages acked in this batch
         self.deliveries: list[Delivery] = []  # of the operation being applied
         self.signals: list[Any] = []  # of the operation being applied
 
@@ -205,6 +209,7 @@ class Journal:
 
     def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         self._written = 0
+        self._moved = 0
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
@@ -223,7 +228,10 @@ class Journal:
                 break
         self.flush()
         self.save_positions()
+        begin = self.clock.now()
         self.db.execute("COMMIT")
+        self.syncs.add(self.clock.now() - begin)
+        self.acked += self._moved
         self._trim()
         return finished
 
@@ -561,7 +569,8 @@ class Journal:
         queue = self.queue(device)
         if queue is None or seq <= queue.acked:
             return
-        queue.acked = min(seq, queue.last)
+        before, queue.acked = queue.acked, min(seq, queue.last)
+        self._moved += queue.acked - before
         queue.message = max(queue.message, message)
         self._dirty[device] = queue
         if queue.holes:
