@@ -88,6 +88,11 @@ def pushd(
         "log.level": log_level,
     }
     loaded = _load(file, flags, failure=BAD_CONFIG)
+    if loaded.metrics.listen:
+        from .exporter import missing
+
+        if missing():
+            _fail(missing(), BAD_CONFIG)
     if check_config:
         click.echo("the settings are good")
         return

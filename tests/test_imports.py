@@ -53,6 +53,9 @@ TABLE = {
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
+    "health": "errors histogram hub service store",
+    "metrics": "health histogram service status store",
+    "exporter": "config health metrics",
     "server": "*",
     # The client
     "inbox": "",
@@ -62,7 +65,7 @@ TABLE = {
     "client": "calls errors inbox link model outgoing protocol status",
     "terminal": "client model protocol",
     # The commands
-    "cli": "client config errors log server settings terminal",
+    "cli": "client config errors exporter log server settings terminal",
     "__main__": "cli",
 }
 

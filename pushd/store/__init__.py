@@ -27,6 +27,7 @@ from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, ten
 from .files import Files
 from .friends import Friends
 from .groups import GroupVerbs
+from .health import Health
 from .journal import Journal
 from .lifecycle import Lifecycle
 from .messages import Messages
@@ -45,12 +46,14 @@ class Store:
         workers: tuple[Worker, ...],
         nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs, Lifecycle],
         files: Files,
+        health: Health,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
             nouns
         )
         self.files = files
+        self.health = health
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -119,7 +122,7 @@ class Store:
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(folder, lock, writer, tuple(workers), nouns, files)
+        return cls(folder, lock, writer, tuple(workers), nouns, files, Health(*parts))
 
     @property
     def epoch(self) -> str:
