@@ -19,6 +19,8 @@ from .status import Status
 
 # Seconds between two sweeps.
 SWEEP = 0.25
+# Connections of the control socket at a time; they do not count among the others.
+MOST_OPERATORS = 32
 
 
 # What becomes of a login, by the status of its reply; any other is "refused".
@@ -131,6 +133,7 @@ class Service:
         self._buckets: dict[int, set[Peer]] = {}  # by when to look, in steps of SWEEP
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
+        self.operators = 0  # connections of the control socket
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
         self.draining = False  # no new connections
 
@@ -159,15 +162,19 @@ class Service:
         self.stats.opened[peer.kind] += 1
         self.connections.add(peer)
         self._per_address[address] += 1
-        refusal = self._refusal(address)
+        self.operators += peer.session.operator
+        refusal = self._refusal(peer, address)
         if refusal is not None:
             self.stats.count(refusal.status)
         return refusal
 
-    def _refusal(self, address: str) -> Refusal | None:
+    def _refusal(self, peer: Peer, address: str) -> Refusal | None:
         if self.draining:
             return Refusal(Status.RESTARTING, retry_after=3)
-        if len(self.connections) > self.limits.connections:
+        if peer.session.operator:
+            many = self.operators > MOST_OPERATORS
+            return TooMany(1, "too many connections to the control socket") if many else None
+        if len(self.connections) - self.operators > self.limits.connections:
             return TooMany(30, "too many connections")
         most = self.limits.connections_per_address
         if self.limits.per_address and self._per_address[address] > most:
@@ -180,6 +187,7 @@ class Service:
         if peer in self.connections:
             self.connections.remove(peer)
             self.stats.closed[peer.kind] += 1
+            self.operators -= peer.session.operator
             self._buckets.get(peer.due, set()).discard(peer)
             address = peer.session.address
             self._per_address[address] -= 1

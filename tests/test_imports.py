@@ -24,6 +24,7 @@ TABLE = {
     "clock": "",
     "sockets": "",
     "histogram": "",
+    "audit": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -39,11 +40,11 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "clock config draft encoding errors histogram model names outbox status",
+    "store": "audit clock config draft encoding errors histogram model names outbox status",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
-        "clock config errors hub limits media model passwords protocol session status store"
+        "audit clock config errors hub limits media model passwords protocol session status store"
     ),
     "handlers": (
         "commands draft encoding errors media model names outbox protocol session status store"
@@ -56,6 +57,7 @@ TABLE = {
     "health": "errors histogram hub service store",
     "metrics": "health histogram service status store",
     "exporter": "config health metrics",
+    "control": ("clock connection errors log model protocol service session sockets status"),
     "server": "*",
     # The client
     "inbox": "",
@@ -65,15 +67,16 @@ TABLE = {
     "client": "calls errors inbox link model outgoing protocol status",
     "terminal": "client model protocol",
     # The commands
-    "cli": "client config errors exporter log server settings terminal",
+    "ctl": "config errors log settings terminal",
+    "cli": "config ctl errors exporter log server",
     "__main__": "cli",
 }
 
-COMMANDS = {"cli", "__main__"}
+COMMANDS = {"cli", "ctl", "__main__"}
 
 # Rooms that get bytes, times and rows as arguments, and run in a simulation as they are.
 WITHOUT_IO = {
-    "config", "draft", "encoding", "errors", "limits", "model", "names",
+    "audit", "config", "draft", "encoding", "errors", "limits", "model", "names",
     "outbox", "outgoing", "protocol", "session", "settings", "status",
 }  # fmt: skip
 IO = {"aiosqlite", "asyncio", "select", "selectors", "socket", "sqlite3", "ssl", "uvloop"}
@@ -82,7 +85,7 @@ IO = {"aiosqlite", "asyncio", "select", "selectors", "socket", "sqlite3", "ssl",
 DATABASE = {"store", "server"}
 
 # Rooms that may look at the environment; all others get a Config.
-ENVIRONMENT = {"cli"}
+ENVIRONMENT = {"cli", "ctl"}
 
 
 def allowed(room: str) -> set[str]:
