@@ -300,7 +300,6 @@ def test_all_that_is_missing_is_missing() -> None:
     """What the protocol says is not there yet is not there."""
     section = PROTOCOL.read_text("utf-8").partition("\n## 11. Not there yet\n")[2]
     words = [word for word in ticked(section) if re.fullmatch(r"[a-z_]+", word)]
-    assert len(words) > 10
     assert not set(words) & set(handlers.table())
 
 
