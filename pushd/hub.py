@@ -110,6 +110,10 @@ class Hub:
         """Give the sessions of an account."""
         return list(self._accounts.get(account, ()))
 
+    def started(self) -> list[Session]:
+        """Give the sessions of all devices that are connected."""
+        return list(self._devices.values())
+
     def devices(self) -> list[int]:
         """Give all devices that are connected."""
         return list(self._devices)

@@ -114,11 +114,12 @@ class Server:
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
         writer = store.start(ctx.hub.deliver)
-        ctx.control = Running(service, self.clock, self.stop)
+        self.health = Health(service, refresh=self.config.metrics.refresh_seconds)
+        sources = Sources(service, self.health, self._build())
+        ctx.control = Running(sources, self.clock, self.stop)
         await self._listen(loop, service)
         await self._listen_for_control(loop, service)
-        self.health = Health(service, refresh=self.config.metrics.refresh_seconds)
-        exporter = self._export(loop, Sources(service, self.health, self._build()))
+        exporter = self._export(loop, sources)
         self.health.watch(loop)
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):

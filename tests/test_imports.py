@@ -57,7 +57,7 @@ TABLE = {
     "health": "errors histogram hub service store",
     "metrics": "health histogram service status store",
     "exporter": "config health metrics",
-    "control": ("clock connection errors log model protocol service session sockets status"),
+    "control": ("clock connection errors log metrics model protocol session sockets status store"),
     "server": "*",
     # The client
     "inbox": "",

@@ -18,6 +18,12 @@ FROM position p WHERE p.last > p.acked
 _OLDEST_OF = f"{_OLDEST} AND p.device IN (SELECT value FROM json_each(?))"
 _CREATED = "SELECT created FROM message WHERE id = ?1 UNION ALL SELECT created FROM gap"
 _CREATED += " WHERE message = ?1 LIMIT 1"
+# The line in which messages wait while an account has no device is device 0 here.
+_LARGEST = """
+SELECT iif(d.token IS NULL, 0, d.id), d.account, p.last - p.acked
+FROM position p JOIN device d ON d.id = p.device
+WHERE p.last > p.acked ORDER BY p.last - p.acked DESC LIMIT 20
+"""
 
 
 class Census(NamedTuple):
@@ -27,6 +33,7 @@ class Census(NamedTuple):
     oldest: int = 0  # when the oldest of them was accepted
     oldest_online: int = 0  # the same among devices that are connected
     media: int = 0  # bytes of stored files
+    largest: Sequence[tuple[int, int, int]] = ()  # the longest queues: device, account, messages
 
 
 class Health(Noun):
@@ -43,6 +50,7 @@ class Health(Noun):
             _created(db, db.execute(_OLDEST).fetchone()[0]),
             _created(db, db.execute(_OLDEST_OF, (devices,)).fetchone()[0]),
             db.execute(media).fetchone()[0],
+            db.execute(_LARGEST).fetchall(),
         )
 
     @writes()

@@ -361,3 +361,31 @@ async def test_ready(server: StartServer) -> None:
     """A server that is ready tells so by a metric, too."""
     own = server(**METRICS)
     assert (await series(own))["pushd_ready"] == 1
+
+
+async def test_top(server: StartServer) -> None:
+    """An operator gets all metrics, the devices that are behind and the longest queues."""
+    own = server(**METRICS)
+    a, b = await own.dial.pair()
+    c = await own.dial.user()
+    await befriend(a, c)
+    await a.exchange(frame([text(b.user_id, "hi")] * 3, a.push_id))
+    await a.exchange(frame([text(c.user_id, "hi")] * 7, a.push_id))
+    await b.expect_delivery(3)
+    operator = own.dial.operator(str(own.data / "control.sock"))
+    found = await operator.ok("top")
+    assert set(found["metrics"]) == {row.name for row in ROWS} | {"time"}
+    assert found["metrics"]["pushd_messages_accepted_total"] == 10
+    assert found["metrics"]["pushd_commit_operations"]["count"] > 0
+    assert found["metrics"]["pushd_connections"] == {"tcp": 3, "tls": 0, "control": 1}
+    [slow] = found["slowest"]
+    assert (slow["userId"], slow["waiting"]) == (b.user_id, 3)
+    waiting = {(row["userId"], bool(row["deviceId"])): row["waiting"] for row in found["queues"]}
+    # The line of an account without a device holds the notice of the friendship as well.
+    assert waiting[b.user_id, True] == 3
+    assert waiting[c.user_id, False] >= 7
+    assert [row["waiting"] for row in found["queues"]] == sorted(waiting.values(), reverse=True)
+    one = await operator.ok("top", size=1)
+    assert len(one["queues"]) == 1
+    await operator.refused(4003, {"cmd": "top", "size": 21})
+    await a.refused(4004, {"cmd": "top"})
