@@ -20,13 +20,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from socketserver import ThreadingMixIn
-from typing import Any, TypeVar
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
 
 from .config import parse_address
-from .health import Health
+from .health import PATIENCE, Health
 from .metrics import Sources, registry
 
 log = structlog.get_logger("pushd.exporter")
@@ -36,14 +36,12 @@ MOST = 8
 # Seconds for one request in all, and for each read and write of it.
 DEADLINE = 10.0
 TIMEOUT = 5.0
-# Seconds that the loop may be asked something, and may not have turned.
-PATIENCE = 2.0
+# Seconds that the loop may not have turned.
 STUCK = 5.0
 # Seconds between two looks at what takes too long.
 POLL = 0.25
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-T = TypeVar("T")
 Respond = Callable[..., Any]
 App = Callable[[dict[str, Any], Respond], Iterable[bytes]]
 
@@ -152,8 +150,8 @@ def _app(sources: Sources, loop: asyncio.AbstractEventLoop) -> App:
         match environ["PATH_INFO"]:
             case "/metrics":
                 # The figures of a moment ago are better than none when the loop is busy.
-                _ask(loop, health.refresh, None)
-                _ask(loop, health.ready, None)
+                _ask(loop, health.refresh)
+                _ask(loop, health.ready)
                 found: Iterable[bytes] = exposition(environ, respond)
                 return found
             case "/healthz" | "/readyz" if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -161,8 +159,8 @@ def _app(sources: Sources, loop: asyncio.AbstractEventLoop) -> App:
             case "/healthz":
                 return _told(respond, _stuck(health))
             case "/readyz":
-                late = f"the store has not answered within {PATIENCE:.0f} s"
-                return _told(respond, _stuck(health) or _ask(loop, health.ready, late))
+                _ask(loop, health.ready)
+                return _told(respond, _stuck(health) or health.problem)
             case _:
                 return _text(respond, "404 Not Found", "there are /metrics, /healthz and /readyz")
 
@@ -170,25 +168,21 @@ def _app(sources: Sources, loop: asyncio.AbstractEventLoop) -> App:
 
 
 def _ask(
-    loop: asyncio.AbstractEventLoop, question: Callable[[], Coroutine[Any, Any, T]], otherwise: T
-) -> T:
-    """Ask something on the loop and wait a little for the answer."""
+    loop: asyncio.AbstractEventLoop, question: Callable[[], Coroutine[Any, Any, object]]
+) -> None:
+    """Have something asked on the loop, and wait a little for that; the answer is in `health`."""
     asked = question()
     try:
         future = asyncio.run_coroutine_threadsafe(asked, loop)
     except RuntimeError:
         asked.close()  # the loop has ended
-        return otherwise
+        return
     try:
-        return future.result(PATIENCE)
-    except concurrent.futures.CancelledError:
-        return otherwise
-    except TimeoutError:
+        future.result(PATIENCE + 0.1)
+    except (TimeoutError, concurrent.futures.CancelledError):
         future.cancel()
-        return otherwise
     except Exception:
         log.warning("a probe failed", exc_info=True)
-        return otherwise
 
 
 def _stuck(health: Health) -> str:

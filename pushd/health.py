@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from .errors import PushdError
 from .histogram import SECONDS, Histogram
 from .hub import Hub
 from .service import Service
@@ -22,6 +21,8 @@ from .store.health import Census
 PERIOD = 0.05
 # Seconds over which the greatest lag is remembered, at least; at most twice as long.
 RECENT = 60.0
+# Seconds after which a store that does not answer is not ready.
+PATIENCE = 2.0
 # A question to the store is not repeated before this many times the time that it took.
 REST = 20
 
@@ -62,7 +63,8 @@ class Health:
         self.turned = time.monotonic()  # when the loop ran last
         self.began = self.turned
         self.census = Census()
-        self.problem = "starting"  # why it is not ready, "" when it is
+        self._asked = 0.0  # since when the store is asked whether it takes a write, 0 if it is not
+        self._problem = ""  # why the store took no write when it was asked last
         self._service = service
         self._store: Store = service.ctx.store
         self._hub: Hub = service.ctx.hub
@@ -114,13 +116,21 @@ class Health:
         """Have a census that is a few seconds old at most."""
         await self._counted.fresh()
 
-    async def ready(self) -> str:
-        """Say why the server is not ready for clients; "" when it is."""
+    @property
+    def problem(self) -> str:
+        """Why the server is not ready for clients, as far as is known; "" when it is."""
         if self._service.draining:
-            self.problem = "stopping"
-        elif self._store.writer.failed is not None:
-            self.problem = "the store has failed"
-        else:
+            return "stopping"
+        if self._store.writer.failed is not None:
+            return "the store has failed"
+        waited = time.monotonic() - self._asked if self._asked else 0.0
+        if waited >= PATIENCE:
+            return f"the store has not answered for {waited:.0f} s"
+        return self._problem
+
+    async def ready(self) -> str:
+        """Say why the server is not ready for clients, after a try to write; "" when it is."""
+        if not (self._service.draining or self._store.writer.failed):
             await self._probed.fresh()
         return self.problem
 
@@ -128,8 +138,11 @@ class Health:
         self.census = await self._store.health.census(self._hub.devices())
 
     async def _probe(self) -> None:
+        self._asked = time.monotonic()
         try:
             await self._store.health.probe()
-            self.problem = "stopping" if self._service.draining else ""
-        except PushdError as problem:
-            self.problem = f"the store cannot be written: {problem}"
+            self._problem = ""
+        except Exception as problem:
+            self._problem = f"the store cannot be written: {problem}"
+        finally:
+            self._asked = 0.0

@@ -54,7 +54,7 @@ TABLE = {
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
-    "health": "errors histogram hub service store",
+    "health": "histogram hub service store",
     "metrics": "health histogram service status store",
     "exporter": "config health metrics",
     "control": ("clock connection errors log metrics model protocol session sockets status store"),

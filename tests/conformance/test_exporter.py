@@ -120,8 +120,9 @@ async def test_not_ready_while_the_store_cannot_be_written(server: StartServer) 
     other = sqlite3.connect(own.data / "pushd.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     status, body = await get(own, "/readyz")
-    assert (status, body) == (503, "the store has not answered within 2 s\n")
+    assert (status, body) == (503, "the store has not answered for 2 s\n")
     assert await get(own, "/healthz") == (200, "ok\n")
+    assert (await series(own))["pushd_ready"] == 0
     other.execute("ROLLBACK")
     other.close()
     assert await get(own, "/readyz") == (200, "ok\n")
@@ -173,7 +174,6 @@ async def test_reasons() -> None:
     """What a message would meet is why the server is not ready."""
     rows = Rows()
     health = Health(rows.service, refresh=0)
-    assert health.problem == "starting"
     assert await health.ready() == ""
     rows.problem = Refusal(Status.DISK_FULL)
     assert await health.ready() == f"the store cannot be written: {rows.problem}"
@@ -182,7 +182,9 @@ async def test_reasons() -> None:
     rows.service.ctx.store.writer.failed = OSError()
     assert await health.ready() == "the store has failed"
     rows.service.draining = True
+    asked = rows.asked
     assert await health.ready() == "stopping"
+    assert rows.asked == asked
 
 
 async def test_a_question_is_asked_once_for_all() -> None:
