@@ -23,6 +23,8 @@ PERIOD = 0.05
 RECENT = 60.0
 # Seconds after which a store that does not answer is not ready.
 PATIENCE = 2.0
+# Sessions that are looked at before others have their turn.
+SESSIONS_A_TURN = 1000
 # A question to the store is not repeated before this many times the time that it took.
 REST = 20
 
@@ -135,7 +137,16 @@ class Health:
         return self.problem
 
     async def _count(self) -> None:
-        self.census = await self._store.health.census(self._hub.devices())
+        self.census = await self._store.health.census(await self._behind())
+
+    async def _behind(self) -> list[int]:
+        """Find the connected devices that have not acked all, a part of them a turn of the loop."""
+        sessions, found = self._hub.started(), list[int]()
+        for start in range(0, len(sessions), SESSIONS_A_TURN):
+            part = sessions[start : start + SESSIONS_A_TURN]
+            found += [one.device for one in part if one.outbox is not None and one.outbox.unacked]
+            await asyncio.sleep(0)
+        return found
 
     async def _probe(self) -> None:
         self._asked = time.monotonic()

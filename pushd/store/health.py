@@ -31,7 +31,7 @@ class Census(NamedTuple):
 
     waiting: int = 0  # messages in all queues, with those that gaps stand for
     oldest: int = 0  # when the oldest of them was accepted
-    oldest_online: int = 0  # the same among devices that are connected
+    oldest_online: int = 0  # the same among devices that were named
     media: int = 0  # bytes of stored files
     largest: Sequence[tuple[int, int, int]] = ()  # the longest queues: device, account, messages
 
@@ -40,11 +40,14 @@ class Health(Noun):
     """The verbs of monitoring; none of them is for a request."""
 
     @reads(long=True)
-    def census(self, db: sqlite3.Connection, online: Sequence[int]) -> Census:
-        """Count what waits; costs one look at each device, and none at a message."""
+    def census(self, db: sqlite3.Connection, behind: Sequence[int]) -> Census:
+        """Count what waits; costs one look at each device, and none at a message.
+
+        `behind` are the connected devices that have not acked all.
+        """
         waiting = "SELECT coalesce(sum(last - acked), 0) FROM position WHERE last > acked"
         media = "SELECT coalesce(sum(size), 0) FROM file"
-        devices = msgspec.json.encode(online).decode()
+        devices = msgspec.json.encode(behind).decode()
         return Census(
             db.execute(waiting).fetchone()[0],
             _created(db, db.execute(_OLDEST).fetchone()[0]),

@@ -157,7 +157,7 @@ class Rows:
         self.gate.set()
         writer = SimpleNamespace(failed=None)
         store = SimpleNamespace(health=self, writer=writer)
-        ctx = SimpleNamespace(store=store, hub=SimpleNamespace(devices=list))
+        ctx = SimpleNamespace(store=store, hub=SimpleNamespace(started=list))
         self.service: Any = SimpleNamespace(ctx=ctx, draining=False)
 
     async def probe(self) -> None:
