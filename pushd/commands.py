@@ -29,6 +29,7 @@ from .passwords import Hasher, Turns
 from .session import Session
 from .status import Status
 from .store import Store
+from .store.health import Census
 
 log = structlog.get_logger("pushd.commands")
 
@@ -102,7 +103,7 @@ class Command:
 
 
 class Control(Protocol):
-    """What an operator may ask of the running server; nothing of it waits."""
+    """What an operator may ask of the running server; nothing waits but for the store."""
 
     def stats(self) -> StatsOut:
         """Give the counters, without those of the store."""
@@ -112,6 +113,12 @@ class Control(Protocol):
 
     def facts(self, session: Session) -> tuple[float, int]:
         """Give for how many seconds a connection is there, and how many bytes wait for it."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Give what the server tells of itself, by the names of the metrics."""
+
+    async def census(self) -> Census:
+        """Give what waits in the store, as it was a few seconds ago at most."""
 
     def log_level(self, level: str = "") -> str:
         """Change the level of the log, if one is given; gives the one that holds."""

@@ -300,6 +300,17 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told to Prometheus and to health checks, by HTTP."""
+
+    listen: Annotated[
+        str, about("Where /metrics, /healthz and /readyz are, as in 127.0.0.1:9528; empty: nowhere")
+    ] = ""
+    refresh_seconds: Annotated[
+        float, within(0, 3600, "seconds", "How old what the store is asked for may be")
+    ] = 5.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, by section; `files` are those that were read, and no setting."""
 
@@ -311,6 +322,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     media: Media = msgspec.field(default_factory=Media)
     audit: Audit = msgspec.field(default_factory=Audit)
     log: Log = msgspec.field(default_factory=Log)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
     files: tuple[str, ...] = ()
 
 
@@ -323,6 +335,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "media": Media,
     "audit": Audit,
     "log": Log,
+    "metrics": Metrics,
 }
 
 SETTINGS: dict[str, Setting] = {setting.key: setting for setting in rows(_SECTIONS)}
@@ -587,6 +600,11 @@ def _check_listen(addresses: tuple[str, ...]) -> None:
         parsed.add(address)
 
 
+def _check_address(text: str) -> None:
+    if text:
+        parse_address(text)
+
+
 def _check_data(path: str) -> None:
     if not path:
         raise ValueError("must not be empty")
@@ -610,6 +628,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "server.data": _check_data,
     "server.zone": _check_zone,
     "auth.reserved_names": _check_names,
+    "metrics.listen": _check_address,
 }
 
 

@@ -5,7 +5,7 @@ wrong type names its field), records of the store, and results as they go out. O
 are camelCase. Absent, `null` and `""` mean the same for optional fields of the wire.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -362,6 +362,22 @@ class SessionOut(Struct, rename="camel"):
     seconds: int
     waiting: int
     bytes: int
+
+
+class QueueOut(Struct, rename="camel"):
+    """A queue in which messages wait; `device_id` is empty while the account has no device."""
+
+    user_id: str
+    device_id: str
+    waiting: int
+
+
+class TopOut(Struct, rename="camel"):
+    """What `pushctl top` compares: all metrics, the devices most behind, and the longest queues."""
+
+    metrics: dict[str, Any]
+    slowest: list[SessionOut]
+    queues: list[QueueOut]
 
 
 class EvictedOut(Struct, rename="camel"):

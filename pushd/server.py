@@ -9,6 +9,7 @@ import asyncio
 import errno
 import gc
 import os
+import platform
 import resource
 import secrets
 import signal
@@ -29,11 +30,14 @@ from .config import Config, control_path, parse_address
 from .connection import Connection
 from .control import ControlConnection, ControlSocket, Running
 from .errors import PushdError, StoreError, StoreFailed
+from .exporter import Exporter, missing
 from .handlers.file import sweep
 from .handlers.operator import write_attempts
+from .health import Health
 from .hub import Hub
 from .limits import Budget, Penalties
 from .media import Media
+from .metrics import Sources
 from .passwords import Hasher
 from .service import SWEEP, Service
 from .store import Store
@@ -65,6 +69,7 @@ class Server:
         self.clock = clock or Clock()
         self.addresses: list[str] = []  # what is listened on, with real ports
         self.service: Service
+        self.health: Health
         self._stop: asyncio.Event
         self._stops = 0  # how many signals asked to stop
         self._listeners: list[asyncio.Server] = []
@@ -109,9 +114,13 @@ class Server:
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
         writer = store.start(ctx.hub.deliver)
-        ctx.control = Running(service, self.clock, self.stop)
+        self.health = Health(service, refresh=self.config.metrics.refresh_seconds)
+        sources = Sources(service, self.health, self._build())
+        ctx.control = Running(sources, self.clock, self.stop)
         await self._listen(loop, service)
         await self._listen_for_control(loop, service)
+        exporter = self._export(loop, sources)
+        self.health.watch(loop)
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_stop_signal)
@@ -146,6 +155,9 @@ class Server:
                 self._control.remove()
             for peer in tuple(service.connections):
                 peer.abort()
+            if exporter is not None:
+                await exporter.close()
+            self.health.close()
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         limits = self.config.limits
@@ -176,6 +188,30 @@ class Server:
             token=lambda: secrets.token_urlsafe(18),
             table=handlers.table(),
         )
+
+    def _build(self) -> dict[str, str]:
+        """Give what the running program is made of."""
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "loop": self.config.server.loop,
+        }
+
+    def _export(self, loop: asyncio.AbstractEventLoop, sources: Sources) -> Exporter | None:
+        """Serve the metrics, if that is wanted."""
+        address = self.config.metrics.listen
+        if not address:
+            return None
+        if missing():
+            raise ListenError(missing())
+        try:
+            exporter = Exporter(address, sources, loop)
+        except OSError as problem:
+            reason = os.strerror(problem.errno) if problem.errno else str(problem)
+            raise ListenError(f"metrics.listen: {address}: cannot listen: {reason}") from None
+        log.info("metrics", listen=exporter.address)
+        return exporter
 
     async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
         backlog = self.config.server.backlog

@@ -16,6 +16,7 @@ from msgspec import Struct
 from pushd import __version__, cli, handlers, model
 from pushd.config import SETTINGS
 from pushd.handlers.terminal import fields_of
+from pushd.metrics import METRICS
 from pushd.settings import Setting, toml
 from pushd.status import Status
 from tests import tour
@@ -231,6 +232,15 @@ def setting_row(setting: Setting) -> str:
     return f"`{setting.key}` | {default} | {setting.unit or '–'} | {setting.text}{choices}"
 
 
+def test_metrics() -> None:
+    """The operator's document has each metric: its kind, its label and its meaning, in order."""
+    documented = tables(OPERATIONS, "metric", "kind", "label", "meaning")
+    assert documented == [
+        [f"`{row.name}`", row.kind, f"`{row.label}`" if row.label else "–", row.text]
+        for row in METRICS
+    ]
+
+
 # Words
 
 
@@ -273,7 +283,7 @@ def test_names_of_the_code(path: Path) -> None:
     """Modules, files and members of classes that a document names in backticks exist."""
     code = "".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
     for word in ticked(prose(path)):
-        if re.fullmatch(r"(pushd|tests|docs)/[\w/.-]+", word):
+        if re.fullmatch(r"(pushd|tests|docs|packaging)/[\w/.-]+", word):
             assert (ROOT / word).exists(), f"there is no {word}"
         elif re.fullmatch(r"[A-Z]\w+\.[a-z_]+", word):
             holder, _, member = word.partition(".")

@@ -23,6 +23,7 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "histogram": "",
     "audit": "",
     "encoding": "",
     "settings": "",
@@ -39,7 +40,7 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "audit clock config draft encoding errors model names outbox status",
+    "store": "audit clock config draft encoding errors histogram model names outbox status",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
@@ -53,7 +54,10 @@ TABLE = {
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
-    "control": ("clock connection errors log model protocol service session sockets status"),
+    "health": "histogram hub service store",
+    "metrics": "health histogram service status store",
+    "exporter": "config health metrics",
+    "control": ("clock connection errors log metrics model protocol session sockets status store"),
     "server": "*",
     # The client
     "inbox": "",
@@ -65,7 +69,7 @@ TABLE = {
     "terminal": "client",
     # The commands
     "ctl": "config errors log settings terminal",
-    "cli": "config ctl errors log server",
+    "cli": "config ctl errors exporter log server",
     "__main__": "cli",
 }
 

@@ -29,6 +29,7 @@ from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, ten
 from .files import Files
 from .friends import Friends
 from .groups import GroupVerbs
+from .health import Health
 from .journal import Journal
 from .lifecycle import Lifecycle
 from .messages import Messages
@@ -48,6 +49,7 @@ class Store:
         workers: tuple[Worker, ...],
         nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs, Lifecycle],
         files: Files,
+        health: Health,
         audit: Audit,
         overview: Overview,
     ) -> None:
@@ -56,6 +58,7 @@ class Store:
             nouns
         )
         self.files = files
+        self.health = health
         self.audit = audit
         self.overview = overview
         self.writer = writer
@@ -131,7 +134,9 @@ class Store:
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(folder, lock, writer, tuple(workers), nouns, files, audit, overview)
+        return cls(
+            folder, lock, writer, tuple(workers), nouns, files, Health(*parts), audit, overview
+        )
 
     @property
     def epoch(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from ..clock import Clock, Dates
 from ..errors import Refusal, StoreFailed
+from ..histogram import SECONDS, Histogram
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
@@ -115,6 +116,9 @@ class Journal:
         self._known: dict[tuple[int, str], tuple[int, str]] = {}  # clientIds: msgId, body
         self._owed: dict[int, tuple[int, int]] = {}  # acks that could not be written yet
         self._id_given = False  # a msgId was given that stands in no message row
+        self.acked = 0  # messages acked since the start
+        self.syncs = Histogram(SECONDS)  # how long a COMMIT with its sync took
+        self._moved = 0  # messages acked in this batch
         self.deliveries: list[Delivery] = []  # of the operation being applied
         self.signals: list[Any] = []  # of the operation being applied
 
@@ -213,6 +217,7 @@ class Journal:
     def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         self._written = 0
         first_id = self.next_id
+        self._moved = 0
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
@@ -236,7 +241,10 @@ class Journal:
             # A batch that stores nothing takes no space either.
             self.chat_index.settle(self.db, self.next_id - first_id)
             self.client_keys.settle(self.db, self.next_id - first_id)
+        begin = self.clock.now()
         self.db.execute("COMMIT")
+        self.syncs.add(self.clock.now() - begin)
+        self.acked += self._moved
         self.client_keys.committed()
         self._trim()
         return finished
@@ -585,7 +593,8 @@ class Journal:
         queue = self.queue(device)
         if queue is None or seq <= queue.acked:
             return
-        queue.acked = min(seq, queue.last)
+        before, queue.acked = queue.acked, min(seq, queue.last)
+        self._moved += queue.acked - before
         queue.message = max(queue.message, message)
         self._dirty[device] = queue
         if queue.holes:

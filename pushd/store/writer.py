@@ -14,6 +14,7 @@ import structlog
 
 from ..clock import Clock
 from ..errors import PushdError, Refusal, StoreFailed
+from ..histogram import SECONDS, SIZES, Histogram
 from ..model import Accepted, Actor, Delivery, Draft, Failed
 from ..status import Status
 from .engine import Worker
@@ -192,6 +193,8 @@ class Writer:
         self.deliver: Deliver = lambda deliveries, signals: None
         self.waiting = 0  # messages and verbs that are not committed yet
         self.batches = 0  # committed so far
+        self.sizes = Histogram(SIZES)  # messages and verbs of a batch
+        self.times = Histogram(SECONDS)  # of a batch, from the loop and back to it
         self.full = False  # the disk is full
         self.failed: StoreFailed | None = None  # why nothing is committed any more
         self._worker = worker
@@ -204,6 +207,11 @@ class Writer:
         self._acks: dict[int, tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
+
+    @property
+    def journal(self) -> Journal:
+        """What the writer's thread writes with; its counters may be read from anywhere."""
+        return self._journal
 
     @property
     def saturated(self) -> bool:
@@ -278,7 +286,8 @@ class Writer:
 
     async def _commit(self, taken: tuple[dict[int, tuple[int, int]], list[Operation]]) -> None:
         acks, batch = taken
-        deadline = self._clock.now() + self._busy_seconds
+        begin = self._clock.now()
+        deadline = begin + self._busy_seconds
         while True:
             try:
                 finished = await self._worker.run(self._in_thread, acks, batch)
@@ -297,6 +306,8 @@ class Writer:
                 self._fail(problem, batch)
                 raise
         self.batches += 1
+        self.times.add(self._clock.now() - begin)
+        self.sizes.add(sum(operation.weight for operation in batch[:finished]))
         self._tell_space()
         self._finish(batch[:finished])
         if finished < len(batch):
