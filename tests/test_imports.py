@@ -39,6 +39,11 @@ TABLE = {
     "passwords": "errors",
     "media": "errors status",
     "store": "clock config draft encoding errors model names outbox status",
+    # Upkeep
+    "jobs": "errors status",
+    "archive": "errors media store",
+    "backup": "archive errors jobs media store",
+    "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (

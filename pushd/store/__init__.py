@@ -23,7 +23,18 @@ from ..errors import StoreFailed, StoreRefused
 from ..model import Actor
 from .accounts import Accounts
 from .devices import Devices
-from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, tend_log
+from .engine import (
+    FILE,
+    LOG_LIMIT,
+    RESTORING,
+    Lock,
+    Worker,
+    copy_live,
+    database_size,
+    open_reader,
+    open_writer,
+    tend_log,
+)
 from .files import Files
 from .friends import Friends
 from .groups import GroupVerbs
@@ -66,6 +77,10 @@ class Store:
         lock = _lock(folder)
         workers: list[Worker] = []
         try:
+            if (folder / RESTORING).exists():
+                raise StoreRefused(
+                    f"{folder}: a restore did not end here: remove this folder, then restore again"
+                )
             return await cls._open(folder, lock, workers, config, clock)
         except BaseException:
             for worker in workers:
@@ -163,6 +178,19 @@ class Store:
     async def tend_log(self) -> int:
         """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
         return await self._workers[0].run(tend_log, self.folder, LOG_LIMIT)
+
+    async def size(self) -> int:
+        """Give the bytes of the database, without its log."""
+        return await self._workers[-1].run(database_size)
+
+    async def copy(self, target: Path, advance: Callable[[int], None]) -> None:
+        """Copy the store as it is in one moment to a new file, while it goes on.
+
+        `advance` is called in a thread with the bytes copied since its last call; it may raise to
+        end the copy. The store must stay open until then. Raises StoreRefused, OSError.
+        """
+        db = await self._workers[0].run(lambda db: db)
+        await asyncio.to_thread(copy_live, db, target, advance)
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""
