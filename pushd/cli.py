@@ -1,48 +1,23 @@
-"""The commands: `pushd` runs the server, `pushctl` looks at it and talks to it.
+"""The command `pushd`, which runs the server; `pushctl` lives in `ctl`.
 
-They turn arguments into calls and outcomes into exit codes, and hold no logic beyond that. What
+It turns arguments into settings and outcomes into exit codes, and holds no logic beyond that. What
 is heavy is imported where it is needed, so that `--help` and a bad setting answer at once.
 
-Exit codes of pushd: 0, 1 failed, 2 usage, 78 bad configuration (nothing was started).
-Exit codes of pushctl: 0, 1 failed, 2 usage, 3 the server was not reached.
+Exit codes: 0, 1 failed, 2 usage, 78 bad configuration (nothing was started).
 """
 
-import asyncio
-import json
 import os
-import socket
 import sys
-import time
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import click
 
-from . import __version__, config, log, settings
+from . import config, log
+from .ctl import pushctl
+from .ctl.options import HELP, check_address, fail, version
 from .errors import ConfigError
 
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
-NOT_REACHED = 3
-
-_REPLY_MAX = 65536  # bytes of the reply to a ping
-
-_HELP = {"help_option_names": ["-h", "--help"]}
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _address(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
-    """Check one address or several, so that a bad one is a usage error."""
-    for text in (value,) if isinstance(value, str) else value:
-        try:
-            config.parse_address(text)
-        except ValueError as error:
-            raise click.BadParameter(f"{settings.shown(text)}: {error}") from None
-    return value
-
-
-def _version(name: str) -> Callable[[_Command], _Command]:
-    return click.version_option(__version__, "-V", "--version", prog_name=name)
 
 
 def _choices(key: str) -> click.Choice[str]:
@@ -52,13 +27,13 @@ def _choices(key: str) -> click.Choice[str]:
 # pushd
 
 
-@click.command(context_settings=_HELP)
+@click.command(context_settings=HELP)
 @click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
 @click.option(
     "--listen",
     multiple=True,
     metavar="ADDR",
-    callback=_address,
+    callback=check_address,
     help="Listen on host:port, [::1]:port or :port; may be repeated.",
 )
 @click.option("--data", metavar="DIR", help="Keep the store and the files there.")
@@ -67,7 +42,7 @@ def _choices(key: str) -> click.Choice[str]:
 @click.option("--log-format", type=_choices("log.format"), help="How to log.")
 @click.option("--log-level", type=_choices("log.level"), help="The least to log.")
 @click.option("--loop", type=_choices("server.loop"), help="The event loop.")
-@_version("pushd")
+@version("pushd")
 def pushd(
     *,
     file: str | None,
@@ -103,130 +78,7 @@ def _load(file: str | None, flags: dict[str, Any], *, failure: int) -> config.Co
     try:
         return config.load(file, flags, os.environ)
     except ConfigError as error:
-        _fail(error, failure)
+        fail(error, failure)
 
 
-def _fail(error: object, code: int) -> NoReturn:
-    click.echo(str(error), err=True)
-    sys.exit(code)
-
-
-# pushctl
-
-
-_server_option = click.option(
-    "-s",
-    "--server",
-    default="127.0.0.1:9527",
-    show_default=True,
-    metavar="ADDR",
-    callback=_address,
-    help="The server, as host:port.",
-)
-
-
-@click.group(context_settings=_HELP)
-@_version("pushctl")
-def pushctl() -> None:
-    """Look at a pushd server, and talk to it."""
-
-
-@pushctl.command()
-@_server_option
-def chat(*, server: str) -> None:
-    """Chat in this terminal."""
-    from .terminal import run_chat
-
-    try:
-        code = asyncio.run(run_chat(*_to_reach(server)))
-    except OSError as error:
-        _fail(f"{server}: {_reason(error)}", NOT_REACHED)
-    except KeyboardInterrupt:
-        code = 0  # the usual way to leave
-    sys.exit(code)
-
-
-@pushctl.command("config")
-@click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--default", is_flag=True, help="Print a settings file with all the defaults.")
-def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
-    """Print each setting, its value and where that came from."""
-    if default:
-        click.echo(config.default_text(), nl=False)
-        return
-    try:
-        origins = config.origins(file, {}, os.environ)
-    except ConfigError as error:
-        _fail(error, 1)
-    if as_json:
-        rows = {key: {"value": value, "from": origin} for key, (value, origin) in origins.items()}
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
-        return
-    for key, (value, origin) in origins.items():
-        click.echo(f"{key} = {settings.toml(value)}  # {origin}")
-
-
-@pushctl.command()
-@_server_option
-@click.option(
-    "--timeout",
-    type=click.IntRange(1, 3600),
-    default=5,
-    show_default=True,
-    help="Seconds to wait for the answer.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def ping(*, server: str, timeout: int, as_json: bool) -> None:
-    """Ask the server for a sign of life and print how long it took."""
-    try:
-        milliseconds, line = _round_trip(_to_reach(server), timeout)
-    except OSError as error:
-        _fail(f"{server}: {_reason(error)}", NOT_REACHED)
-    if not _is_pong(line):
-        _fail(
-            f"{server}: no pushd answers there: {settings.shown(line.decode(errors='replace'))}", 1
-        )
-    if as_json:
-        click.echo(json.dumps({"server": server, "milliseconds": milliseconds}))
-    else:
-        click.echo(f"{server} answered in {milliseconds:.2f} ms")
-
-
-def _to_reach(server: str) -> tuple[str, int]:
-    """Turn an address into one to connect to: `:port` is on this machine."""
-    host, port = config.parse_address(server)
-    return host or "localhost", port
-
-
-def _round_trip(address: tuple[str, int], timeout: float) -> tuple[float, bytes]:
-    """Send one ping and read one line; the time is in milliseconds, without the connecting.
-
-    Raises: OSError when there is no line within `timeout` seconds.
-    """
-    end = time.monotonic() + timeout
-    with socket.create_connection(address, timeout) as connection:
-        begin = time.monotonic()
-        connection.sendall(b'{"cmd":"ping"}\n')
-        line = b""
-        while not line.endswith(b"\n") and len(line) < _REPLY_MAX:
-            # The rest of the time, and not the timeout again for each byte of a slow peer.
-            connection.settimeout(max(end - time.monotonic(), 0.001))
-            data = connection.recv(_REPLY_MAX - len(line))
-            if not data:
-                raise ConnectionError("closed without an answer")
-            line += data
-        return (time.monotonic() - begin) * 1000, line
-
-
-def _is_pong(line: bytes) -> bool:
-    """Tell whether the line is the answer of a pushd that serves."""
-    try:
-        frame = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(frame, dict) and frame.get("cmd") == "ping" and frame.get("status") == 1
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+__all__ = ["pushctl", "pushd"]

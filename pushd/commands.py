@@ -7,23 +7,24 @@ sees a socket, SQL or the loop.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import structlog
 from msgspec import Meta, Struct
 
 from . import protocol
+from .audit import Attempts, Entry
 from .clock import Clock, Dates
 from .config import Config
 from .errors import BadField, PushdError, Refusal, TooMany
 from .hub import Hub
 from .limits import Budget, Penalties
 from .media import Media
-from .model import Frame, Maybe, Natural
+from .model import Frame, Maybe, Natural, StatsOut
 from .passwords import Hasher, Turns
 from .session import Session
 from .status import Status
@@ -52,6 +53,12 @@ class Request(Struct, rename="camel"):
 # The parts of a page that a client asks for: a number from 0, or the `next` of the page before.
 PageNumber = Annotated[int, Meta(ge=0, le=1_000_000)] | str | None
 PageSize = Natural | Maybe
+
+
+class OnUser(Request):
+    """A request about a user, whom an operator names by id, phone or exact name."""
+
+    user: str | None = None
 
 
 class Paged(Request):
@@ -90,6 +97,31 @@ class Command:
     zero_when_empty: bool = False  # status 0 for an empty list, as search has it
     budget: str = ""  # the name of a budget that every request spends
     closes: bool = False  # the connection is closed after the reply
+    # Of an operator's row that changes something: which fields the audit shows. Never a secret.
+    audit: tuple[str, ...] | None = None
+
+
+class Control(Protocol):
+    """What an operator may ask of the running server; nothing of it waits."""
+
+    def stats(self) -> StatsOut:
+        """Give the counters, without those of the store."""
+
+    def connections(self) -> Iterable[Session]:
+        """Give the sessions of all connections, in no order."""
+
+    def facts(self, session: Session) -> tuple[float, int]:
+        """Give for how many seconds a connection is there, and how many bytes wait for it."""
+
+    def log_level(self, level: str = "") -> str:
+        """Change the level of the log, if one is given; gives the one that holds."""
+
+    def stop(self) -> None:
+        """Shut the server down, in order."""
+
+
+async def _nothing_to_reload() -> object:
+    raise Refusal(Status.NOT_ALLOWED, "this server cannot reload its settings")
 
 
 @dataclass(slots=True)
@@ -107,6 +139,9 @@ class Context:
     budgets: Mapping[str, Budget]
     token: Callable[[], str]  # makes a pushId
     turns: Turns = field(default_factory=Turns)
+    attempts: Attempts = field(default_factory=Attempts)
+    control: Control = field(init=False)  # set by the server, once it serves
+    reload: Callable[[], Awaitable[object]] = _nothing_to_reload
     table: Mapping[str, Command] = field(default_factory=dict)
 
     def date(self) -> str:
@@ -123,12 +158,16 @@ class Context:
         if wait:
             raise TooMany(wait)
 
-    def window(self, page: PageNumber, size: PageSize, parts: int = 1) -> Window:
-        """Read which page is asked for; raises BadField."""
+    def window(self, page: PageNumber, size: PageSize, parts: int = 1, *, most: int = 0) -> Window:
+        """Read which page is asked for, of `most` entries if not as the settings say.
+
+        Raises: BadField.
+        """
         limits = self.config.limits
+        most = most or limits.page_max
         count = limits.page if size in (None, "") else int(size)
-        if not 1 <= count <= limits.page_max:
-            raise BadField("size", f"size is 1 to {limits.page_max}")
+        if not 1 <= count <= most:
+            raise BadField("size", f"size is 1 to {most}")
         if isinstance(page, int):
             return Window((), page * count, count)
         if not page:
@@ -156,22 +195,61 @@ def listed(items: Sequence[Any], window: Window, key: Callable[[Any], Sequence[i
 
 async def run(ctx: Context, session: Session, row: Command, line: bytes) -> object:
     """Check everything a row asks for, then call its handler; raises Refusal."""
+    _check_needs(session, row)
+    if row.audit is not None:
+        return await _audited(ctx, session, row, line)
+    request = protocol.decode_request(line, row.request)
+    if row.budget:
+        ctx.spend(session, row.budget)
+    return await row.handler(ctx, session, request)
+
+
+def _check_needs(session: Session, row: Command) -> None:
     logged_in = session.actor is not None
     match row.needs:
         case Needs.NOTHING:
             pass
         case Needs.STRANGER:
+            if session.operator:
+                raise Refusal(Status.NOT_ALLOWED, "nobody logs in by the control socket")
             if logged_in:
                 raise Refusal(Status.ERROR_REPEAT_LOGIN)
         case Needs.SESSION:
             if not logged_in:
                 raise Refusal(Status.ERROR_NET)
+        case Needs.OPERATOR if session.operator:
+            pass
         case _:
             raise Refusal(Status.NOT_ALLOWED, "only an operator may do this")
-    request = protocol.decode_request(line, row.request)
-    if row.budget:
-        ctx.spend(session, row.budget)
-    return await row.handler(ctx, session, request)
+
+
+async def _audited(ctx: Context, session: Session, row: Command, line: bytes) -> object:
+    """Call an operator's row and write down what came of it, before it is answered."""
+    entry = Entry(session.address, row.name)
+    try:
+        request = protocol.decode_request(line, row.request)
+        try:
+            result = await row.handler(ctx, session, request)
+        finally:
+            # Only now: a handler puts the id in the place of a phone or a name.
+            entry.describe(request, row.audit or ())
+        entry.about(result)
+        entry.outcome = "ok"
+        return result
+    except PushdError as problem:
+        entry.outcome = str(problem)
+        raise
+    finally:
+        await _write_down(ctx, entry)
+
+
+async def _write_down(ctx: Context, entry: Entry) -> None:
+    log.info("operator", **entry.told())
+    try:
+        await ctx.store.audit.add(entry)
+    except PushdError as problem:
+        # What was done is done; the log has it.
+        log.error("the audit was not written", action=entry.action, problem=str(problem))
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ DEFAULT_FILE = "/etc/pushd/pushd.toml"
 PREFIX = "PUSHD_"
 FILE_MAX = 1 << 20  # bytes of one settings file; more is a mistake, or a device
 
+SOCKET_NAME_MAX = 107  # bytes of the path of a Unix socket
+
 # The flags of `pushd` that are settings.
 FLAGS = {
     "server.listen": "--listen",
@@ -83,6 +85,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     zone: Annotated[str, about("The zone of the dates shown to people, as in Asia/Shanghai")] = (
         "UTC"
     )
+    control: Annotated[
+        str,
+        about("The operator's socket, a path from the directory of the data; empty for none"),
+    ] = "control.sock"
     backlog: Annotated[int, within(1, 65535, "connections", "Waiting to be accepted")] = 4096
     stop_seconds: Annotated[float, within(0, 3600, "seconds", "A shutdown before it is forced")] = (
         8.0
@@ -267,6 +273,15 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     ] = 50000000
 
 
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What operators did and who logged in, kept in the store."""
+
+    rows: Annotated[
+        int, within(100, _MANY, "rows", "Of each kind: actions, logins, failed logins")
+    ] = 100000
+    days: Annotated[int, within(1, 36500, "days", "They are kept, and reports once done")] = 180
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """The log, on standard error."""
 
@@ -288,6 +303,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue = msgspec.field(default_factory=Queue)
     store: Store = msgspec.field(default_factory=Store)
     media: Media = msgspec.field(default_factory=Media)
+    audit: Audit = msgspec.field(default_factory=Audit)
     log: Log = msgspec.field(default_factory=Log)
     files: tuple[str, ...] = ()
 
@@ -299,6 +315,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "queue": Queue,
     "store": Store,
     "media": Media,
+    "audit": Audit,
     "log": Log,
 }
 
@@ -349,6 +366,21 @@ def zone_of(name: str) -> tzinfo:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError("there is no such zone here (package tzdata)") from None
+
+
+def control_path(data: str, control: str) -> str:
+    """Give the path of the control socket, "" for none.
+
+    Raises: ValueError for one that is longer than a Unix socket's name may be.
+    """
+    path = os.path.join(data, control) if control else ""
+    length = len(os.fsencode(path))
+    if length > SOCKET_NAME_MAX:
+        raise ValueError(
+            f"the path {shown(path)} has {length} bytes, a Unix socket's has at most"
+            f" {SOCKET_NAME_MAX}: name a shorter one, or an empty one for no control socket"
+        )
+    return path
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -603,6 +635,14 @@ _REST_OF_LINE = 4096  # bytes, for a name of 255 characters in escapes, and all 
 
 def _cross_checks(layers: _Layers) -> Iterator[str]:
     """Say which settings do not fit each other, each under the layer that set it."""
+    (data, data_origin), (control, origin) = (
+        layers.values["server.data"],
+        layers.values["server.control"],
+    )
+    try:
+        control_path(data, control)
+    except ValueError as error:
+        yield f"{data_origin if origin == 'default' else origin}: server.control: {error}"
     for small, large in _ORDERED:
         (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
         if low <= high:

@@ -95,6 +95,8 @@ class Connection(asyncio.Protocol):
         "transport",
     )
 
+    operator = False  # it belongs to the control socket
+
     def __init__(self, service: Service) -> None:
         self._service = service
         self._splitter = Splitter()
@@ -139,7 +141,7 @@ class Connection(asyncio.Protocol):
         limits = self._service.limits
         self.transport.set_write_buffer_limits(high=limits.packet)
         number = self._service.next_number()
-        self.session = Session(number, address, self, limits.heartbeat)
+        self.session = Session(number, address, self, limits.heartbeat, operator=self.operator)
         self._opened = self._last_line = self._service.now()
         refusal = self._service.admit(self, address)
         self._service.schedule(self, self._deadline())
@@ -255,7 +257,8 @@ class Connection(asyncio.Protocol):
 
     def _next_line(self) -> bytes | None:
         limits = self._service.limits
-        limit = limits.line if self.session.actor is not None else limits.line_before_login
+        known = self.session.actor is not None or self.session.operator
+        limit = limits.line if known else limits.line_before_login
         try:
             line = self._splitter.next_line(limit)
             if line is None and self._eof:
@@ -633,6 +636,10 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection."""
         self.transport.abort()
+
+    def facts(self) -> tuple[float, int]:
+        """Give when it was opened and how many bytes wait to be taken."""
+        return self._opened, self.transport.get_write_buffer_size()
 
     # --- deadlines and flow -----------------------------------------------------------------
 

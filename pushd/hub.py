@@ -99,6 +99,14 @@ class Hub:
         sessions = self._accounts.get(account, ())
         return [session.device for session in sessions if session.device]
 
+    def accounts(self) -> list[int]:
+        """Give all accounts that are logged in."""
+        return list(self._accounts)
+
+    def sessions_of(self, account: int) -> list[Session]:
+        """Give the sessions of an account."""
+        return list(self._accounts.get(account, ()))
+
     def devices(self) -> list[int]:
         """Give all devices that are connected."""
         return list(self._devices)

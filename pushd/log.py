@@ -43,12 +43,17 @@ _UNSAFE = re.compile(
 _BARE = re.compile(r'[^\s"=\\]+')  # a value of logfmt that needs no quotes
 
 
+# What `configure` was called with last.
+_now_set: dict[str, Any] = {}
+
+
 def configure(level: str, format: str, journal: bool, *, stream: TextIO | None = None) -> None:
     """Set up all logging of the process.
 
     `level` and `format` are those of the settings, `auto` included. With `journal` each line
     begins with its priority. `stream` is standard error when absent.
     """
+    _now_set.update(level=level, format=format, journal=journal, stream=stream)
     out = sys.stderr if stream is None else stream
     if format == "auto":
         format = "console" if out.isatty() else "logfmt"
@@ -67,6 +72,17 @@ def configure(level: str, format: str, journal: bool, *, stream: TextIO | None =
         cache_logger_on_first_use=False,  # or they would not follow a later call
     )
     _route_standard_library(_LEVELS[level])
+
+
+def set_level(level: str) -> str:
+    """Change the level and nothing else; gives it."""
+    configure(**{"format": "auto", "journal": False, **_now_set, "level": level})
+    return level
+
+
+def level() -> str:
+    """Give the level that holds."""
+    return str(_now_set.get("level", "debug"))
 
 
 def under_journal(journal_stream: str, descriptor: int = 2) -> bool:

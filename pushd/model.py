@@ -302,6 +302,119 @@ class HelpOut(Struct):
     needs: str
 
 
+class StoreOut(Struct):
+    """How much the store holds."""
+
+    users: int
+    devices: int
+    groups: int
+    messages: int
+    queued: int
+    files: int
+
+
+class StatsOut(Struct, rename="camel"):
+    """How the server does; `counts` only if asked for, since counting takes time."""
+
+    version: str
+    pid: int
+    loop: str
+    started_at: str
+    uptime: int
+    connections: int
+    operators: int
+    sessions: int
+    online: int
+    accepted: int
+    frames: int
+    delivered: int
+    refusals: dict[str, int]
+    waiting: int = 0
+    commits: int = 0
+    disk_full: bool = False
+    schema: int = 0
+    store_bytes: int = 0
+    log_bytes: int = 0
+    counts: StoreOut | UnsetType = UNSET
+
+
+class OperatorUserOut(Struct, rename="camel"):
+    """A user as an operator sees them."""
+
+    user_id: str
+    username: str
+    phone: str
+    state: str
+    devices: int
+    online: int
+    last_seen: str
+    created: str
+
+
+class SessionOut(Struct, rename="camel"):
+    """A connection as an operator sees it; `waiting` messages are not acked, `bytes` not taken."""
+
+    connection: int
+    user_id: str
+    device_id: str
+    address: str
+    state: str
+    seconds: int
+    waiting: int
+    bytes: int
+
+
+class EvictedOut(Struct, rename="camel"):
+    """How many connections were closed, and whose they were if a user was named."""
+
+    user_id: str
+    closed: int
+
+
+class UserIdOut(Struct, rename="camel"):
+    """Whom something was done to."""
+
+    user_id: str
+
+
+class PasswordOut(Struct, rename="camel"):
+    """Whose password is another one now, and which if the server made it."""
+
+    user_id: str
+    password: str
+
+
+class LevelOut(Struct):
+    """The least that is logged."""
+
+    level: str
+
+
+class AuditOut(Struct, rename="camel"):
+    """An operator's action, or `count` equal logins."""
+
+    number: int
+    date: str
+    actor: str
+    action: str
+    user_id: str
+    detail: str
+    outcome: str
+    count: int
+
+
+class ReportOut(Struct, rename="camel"):
+    """What somebody reported; `done` is "" while it is open."""
+
+    number: int
+    date: str
+    by: str
+    user_id: str
+    msg_id: str
+    reason: str
+    done: str
+
+
 class Empty(Struct):
     """A result without content."""
 

@@ -73,6 +73,11 @@ class Outbox:
         return self.lagging and not self.reading and self.room > 0
 
     @property
+    def unacked(self) -> int:
+        """How many messages the device has not acked, those that only the store holds included."""
+        return self.newest - self.last + len(self._pending) + len(self._flight)
+
+    @property
     def idle(self) -> bool:
         """True when nothing waits to be written."""
         return not self._pending

@@ -16,6 +16,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,12 @@ import structlog
 from . import __version__, handlers
 from .clock import Clock, Dates
 from .commands import Context
-from .config import Config, parse_address
+from .config import Config, control_path, parse_address
 from .connection import Connection
-from .errors import StoreError, StoreFailed
+from .control import ControlConnection, ControlSocket, Running
+from .errors import PushdError, StoreError, StoreFailed
 from .handlers.file import sweep
+from .handlers.operator import write_attempts
 from .hub import Hub
 from .limits import Budget, Penalties
 from .media import Media
@@ -40,6 +43,8 @@ log = structlog.get_logger("pushd.server")
 HOUR, MINUTE = 3600.0, 60.0
 # How often the size of the store's log is looked at, in seconds.
 LOG_PERIOD = 15.0
+# How often the logins of the last seconds are written down.
+AUDIT_PERIOD = 5.0
 # How often old things are removed, and how many rows at a time.
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
@@ -63,6 +68,7 @@ class Server:
         self._stop: asyncio.Event
         self._stops = 0  # how many signals asked to stop
         self._listeners: list[asyncio.Server] = []
+        self._control: ControlSocket | None = None
 
     async def run(
         self, *, ready: Callable[[list[str]], None] = lambda addresses: None, signals: bool = True
@@ -103,7 +109,9 @@ class Server:
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
         writer = store.start(ctx.hub.deliver)
+        ctx.control = Running(service, self.clock, self.stop)
         await self._listen(loop, service)
+        await self._listen_for_control(loop, service)
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_stop_signal)
@@ -112,13 +120,15 @@ class Server:
             loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
             loop.create_task(self._repeat(MAINTENANCE, partial(sweep, ctx))),
             loop.create_task(self._repeat(LOG_PERIOD, partial(self._tend_log, store))),
+            loop.create_task(self._repeat(AUDIT_PERIOD, partial(write_attempts, ctx))),
         ]
         # What start-up made lives as long as the process: the collector need not look at it.
         gc.collect()
         gc.freeze()
         # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
         gc.set_threshold(50_000, 20, 20)
-        log.info("ready", listen=self.addresses)
+        control = str(self._control.path) if self._control else ""
+        log.info("ready", listen=self.addresses, control=control)
         ready(self.addresses)
         stopping = loop.create_task(self._stop.wait())
         try:
@@ -132,6 +142,8 @@ class Server:
                 task.cancel()
             for listener in self._listeners:
                 listener.close()
+            if self._control is not None:
+                self._control.remove()
             for peer in tuple(service.connections):
                 peer.abort()
 
@@ -179,6 +191,22 @@ class Server:
             self._listeners.append(listener)
             self.addresses += [_address_of(sock) for sock in listener.sockets]
 
+    async def _listen_for_control(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
+        settings = self.config.server
+        try:
+            path = control_path(settings.data, settings.control)
+            if not path:
+                return
+            control = ControlSocket(path)
+            sock = control.open(settings.backlog)
+        except (OSError, ValueError) as problem:
+            reason = problem.strerror if isinstance(problem, OSError) else problem
+            raise ListenError(f"server.control: {settings.control}: {reason}") from None
+        self._control = control
+        self._listeners.append(
+            await loop.create_unix_server(lambda: ControlConnection(service), sock=sock)
+        )
+
     async def _shut_down(self, service: Service, store: Store) -> None:
         """Let what was read be answered, then say goodbye; cut who hangs."""
         log.info("stopping", connections=len(service.connections))
@@ -189,6 +217,8 @@ class Server:
         await _until(lambda: service.finished, self.clock, deadline - 2.0)
         service.shut_down()
         await _until(lambda: not service.connections, self.clock, deadline)
+        with suppress(PushdError):
+            await write_attempts(service.ctx)
 
     def _failed(self, writer: "asyncio.Task[None]") -> int:
         problem = writer.exception()
@@ -225,6 +255,7 @@ class Server:
             partial(store.messages.expire_queues, now - queue.days * DAY_MS, 10),
             partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
             partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
+            partial(store.audit.trim, MAINTENANCE_ROWS),
         ]
         for step in steps:
             while await step():

@@ -19,6 +19,8 @@ from .status import Status
 
 # Seconds between two sweeps.
 SWEEP = 0.25
+# Connections of the control socket at a time; they do not count among the others.
+MOST_OPERATORS = 32
 
 
 class Stats:
@@ -78,6 +80,7 @@ class Service:
         self._buckets: dict[int, set[Peer]] = {}  # by when to look, in steps of SWEEP
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
+        self.operators = 0  # connections of the control socket
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
         self.draining = False  # no new connections
 
@@ -100,9 +103,14 @@ class Service:
         self.stats.accepted += 1
         self.connections.add(peer)
         self._per_address[address] += 1
+        if peer.session.operator:
+            self.operators += 1
         if self.draining:
             return Refusal(Status.RESTARTING, retry_after=3)
-        if len(self.connections) > self.limits.connections:
+        if peer.session.operator:
+            many = self.operators > MOST_OPERATORS
+            return TooMany(1, "too many connections to the control socket") if many else None
+        if len(self.connections) - self.operators > self.limits.connections:
             return TooMany(30, "too many connections")
         most = self.limits.connections_per_address
         if self.limits.per_address and self._per_address[address] > most:
@@ -114,6 +122,7 @@ class Service:
         self.leave(peer)
         if peer in self.connections:
             self.connections.remove(peer)
+            self.operators -= peer.session.operator
             self._buckets.get(peer.due, set()).discard(peer)
             address = peer.session.address
             self._per_address[address] -= 1

@@ -53,6 +53,9 @@ class Link(Protocol):
     def evict(self, data: bytes) -> None:
         """Write a last frame and close."""
 
+    def facts(self) -> tuple[float, int]:
+        """Give when it was opened and how many bytes wait to be taken."""
+
 
 class Session:
     """The identity of one connection; it never shows its pushId."""
@@ -64,6 +67,7 @@ class Session:
         "heartbeat",
         "link",
         "number",
+        "operator",
         "outbox",
         "push_id",
         "read_receipts",
@@ -72,10 +76,13 @@ class Session:
         "watching",
     )
 
-    def __init__(self, number: int, address: str, link: Link, heartbeat: int) -> None:
+    def __init__(
+        self, number: int, address: str, link: Link, heartbeat: int, *, operator: bool = False
+    ) -> None:
         self.number = number  # names the connection in logs
         self.address = address  # of the peer, for budgets
         self.link = link
+        self.operator = operator  # it came by the control socket
         self.state = State.ANONYMOUS
         self.actor: Actor | None = None  # the login, None without one
         self.push_id = ""  # the secret of the device, "" without one

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+import struct
 
 import structlog
 
@@ -10,19 +11,36 @@ log = structlog.get_logger("pushd.sockets")
 
 # The tcp option that ends a connection whose peer takes nothing for so long.
 USER_TIMEOUT_MS = 60_000
+# The kernel's struct ucred: process, user, group.
+_CREDENTIALS = struct.Struct("iii")
 
 
 def peer_address(transport: asyncio.BaseTransport) -> str:
-    """Give the peer's address, an IPv4 one in its own form also when it came over IPv6."""
+    """Give the peer's address, an IPv4 one in its own form also when it came over IPv6.
+
+    Of a Unix socket it is the user and the process at the other end.
+    """
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
-        return "local"
+        pid, uid = peer_process(transport)
+        return f"uid {uid} pid {pid}"
     try:
         address = ipaddress.ip_address(peer[0].partition("%")[0])
     except ValueError:
         return str(peer[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
+
+
+def peer_process(transport: asyncio.BaseTransport) -> tuple[int, int]:
+    """Give the process and the user at the other end of a Unix socket; -1 for neither known."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return -1, -1
+    # As of the connect: what the peer has become since does not count.
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return pid, uid
 
 
 def tune(transport: asyncio.BaseTransport) -> None:

@@ -23,6 +23,7 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "audit": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -38,7 +39,7 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "clock config draft encoding errors model names outbox status",
+    "store": "audit clock config draft encoding errors model names outbox status",
     # Upkeep
     "jobs": "errors status",
     "archive": "errors media store",
@@ -47,16 +48,19 @@ TABLE = {
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
-        "clock config errors hub limits media model passwords protocol session status store"
+        "audit clock config errors hub jobs limits media model passwords protocol session status"
+        " store"
     ),
     "handlers": (
-        "commands draft encoding errors media model names outbox protocol session status store"
+        "backup check commands draft encoding errors jobs media model names outbox protocol session"
+        " status store"
     ),
     "service": "commands errors limits model session status",
     "connection": (
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
+    "control": ("clock connection errors log model protocol service session sockets status"),
     "server": "*",
     # The client
     "inbox": "",
@@ -66,15 +70,16 @@ TABLE = {
     "client": "calls errors inbox link model outgoing protocol status",
     "terminal": "client model protocol",
     # The commands
-    "cli": "client config errors log server settings terminal",
+    "ctl": "backup check config errors jobs log settings store terminal",
+    "cli": "config ctl errors log server",
     "__main__": "cli",
 }
 
-COMMANDS = {"cli", "__main__"}
+COMMANDS = {"cli", "ctl", "__main__"}
 
 # Rooms that get bytes, times and rows as arguments, and run in a simulation as they are.
 WITHOUT_IO = {
-    "config", "draft", "encoding", "errors", "limits", "model", "names",
+    "audit", "config", "draft", "encoding", "errors", "limits", "model", "names",
     "outbox", "outgoing", "protocol", "session", "settings", "status",
 }  # fmt: skip
 IO = {"aiosqlite", "asyncio", "select", "selectors", "socket", "sqlite3", "ssl", "uvloop"}
@@ -83,7 +88,7 @@ IO = {"aiosqlite", "asyncio", "select", "selectors", "socket", "sqlite3", "ssl",
 DATABASE = {"store", "server"}
 
 # Rooms that may look at the environment; all others get a Config.
-ENVIRONMENT = {"cli"}
+ENVIRONMENT = {"cli", "ctl"}
 
 
 def allowed(room: str) -> set[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from ..commands import Command
-from . import account, data, file, friend, group, login, message, search, terminal
+from . import account, data, file, friend, group, login, message, operator, search, terminal
 
-FAMILIES = (login, account, search, friend, group, message, file, data, terminal)
+FAMILIES = (login, account, search, friend, group, message, file, data, terminal, operator)
 
 
 def table() -> Mapping[str, Command]:

@@ -72,13 +72,15 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
         slow = ctx.penalties.slowdown(phone, ctx.clock.now())
         if slow:
             await ctx.clock.sleep(slow)
-    async with _guess(ctx, session, phone, trusted=trusted):
+    number = account.id if account else 0
+    async with _guess(ctx, session, phone, "login", number, trusted=trusted):
         if account is None and not ctx.config.auth.hide_unknown_users:
             raise Refusal(Status.NULL_USER, field="phone")
         right = await ctx.hasher.check(password, account.password if account else None)
         if account is None or not right:
             raise Refusal(Status.ERROR_PASSWORD, field="password")
     if account.disabled:
+        ctx.attempts.note("login", account.id, session.address, "disabled")
         raise Refusal(Status.NOT_ALLOWED, "this account is disabled")
     await _renew_hash(ctx, account, password)
     known = account
@@ -87,6 +89,7 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
         session.address if ctx.config.limits.per_address else "",
         then=lambda _: _log_in(ctx, session, known),
     )
+    ctx.attempts.note("login", known.id, session.address, "ok")
     return await ctx.store.accounts.as_seen(known.id, known.id)
 
 
@@ -245,14 +248,20 @@ async def check_own_password(ctx: Context, session: Session, password: bytes, fi
     account = await ctx.store.accounts.by_id(session.who.account)
     if account is None:
         raise Refusal(Status.ERROR_NET)
-    async with _guess(ctx, session, account.phone):
+    async with _guess(ctx, session, account.phone, "password", account.id):
         if not await ctx.hasher.check(password, account.password):
             raise Refusal(Status.ERROR_PASSWORD, field=field)
 
 
 @asynccontextmanager
 async def _guess(
-    ctx: Context, session: Session, phone: str, *, trusted: bool = False
+    ctx: Context,
+    session: Session,
+    phone: str,
+    action: str,
+    account: int,
+    *,
+    trusted: bool = False,
 ) -> AsyncIterator[None]:
     """Hold one attempt at a password: attempts at an account from an address go in turn.
 
@@ -264,12 +273,15 @@ async def _guess(
     async with ctx.turns.of(key):
         wait = ctx.penalties.check(key, ctx.clock.now())
         if wait and ctx.config.limits.per_address and not trusted:
+            ctx.attempts.note(action, account, session.address, "limited")
             raise TooMany(wait, "too many wrong passwords")
         try:
             yield
         except Refusal as problem:
             if problem.status in (Status.NULL_USER, Status.ERROR_PASSWORD):
                 ctx.penalties.failed(key, ctx.clock.now())
+                outcome = "wrong password" if account else "unknown user"
+                ctx.attempts.note(action, account, session.address, outcome)
             raise
         ctx.penalties.succeeded(key, ctx.clock.now())
 

@@ -47,13 +47,16 @@ async def ping(ctx: Context, session: Session, request: Ping) -> TextOut:
 
 
 async def help_(ctx: Context, session: Session, request: Help) -> list[HelpOut]:
-    """List the commands with their fields, or one of them."""
+    """List the commands that this connection may use with their fields, or one of them."""
     if request.name:
         row = ctx.table.get(request.name)
         if row is None:
             raise Refusal(Status.UNKNOWN_COMMAND, field="name")
+        if row.needs is Needs.OPERATOR and not session.operator:
+            raise Refusal(Status.NOT_ALLOWED, field="name")
         return [_help(row)]
-    return [_help(row) for row in ctx.table.values() if row.needs not in _HIDDEN]
+    shown = _OPERATOR if session.operator else _PUBLIC
+    return [_help(row) for row in ctx.table.values() if row.needs in shown]
 
 
 async def quit_(ctx: Context, session: Session, request: Request) -> Empty:
@@ -61,7 +64,9 @@ async def quit_(ctx: Context, session: Session, request: Request) -> Empty:
     return Empty()
 
 
-_HIDDEN = (Needs.OPERATOR, Needs.NOBODY)
+# What `help` lists, by who asks.
+_PUBLIC = (Needs.NOTHING, Needs.STRANGER, Needs.SESSION)
+_OPERATOR = (Needs.NOTHING, Needs.OPERATOR)
 
 
 def fields_of(row: Command) -> dict[str, str]:

@@ -6,6 +6,7 @@
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
     accounts, devices, friends, messages, groups, files, lifecycle    the verbs
+    audit, overview    the operator's verbs
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
 """
@@ -22,6 +23,7 @@ from ..config import Config
 from ..errors import StoreFailed, StoreRefused
 from ..model import Actor
 from .accounts import Accounts
+from .audit import Audit
 from .devices import Devices
 from .engine import (
     FILE,
@@ -41,6 +43,7 @@ from .groups import GroupVerbs
 from .journal import Journal
 from .lifecycle import Lifecycle
 from .messages import Messages
+from .overview import Overview
 from .reserve import Reserve
 from .writer import Deliver, Post, Verb, Writer
 
@@ -56,12 +59,16 @@ class Store:
         workers: tuple[Worker, ...],
         nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs, Lifecycle],
         files: Files,
+        audit: Audit,
+        overview: Overview,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
             nouns
         )
         self.files = files
+        self.audit = audit
+        self.overview = overview
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -131,10 +138,13 @@ class Store:
         )
         files = Files(*parts)
         files.settings = config.media
+        audit, overview = Audit(*parts), Overview(*parts)
+        audit.settings = config.audit
+        overview.folder = folder
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(folder, lock, writer, tuple(workers), nouns, files)
+        return cls(folder, lock, writer, tuple(workers), nouns, files, audit, overview)
 
     @property
     def epoch(self) -> str:

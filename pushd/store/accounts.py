@@ -57,12 +57,12 @@ class Accounts(Noun):
     @reads()
     def by_phone(self, db: sqlite3.Connection, phone: str) -> Account | None:
         """Find the account of a phone."""
-        return _find(db, "phone = ?", phone)
+        return find_account(db, "phone = ?", phone)
 
     @reads()
     def by_id(self, db: sqlite3.Connection, account: int) -> Account | None:
         """Find an account by its number."""
-        return _find(db, "id = ? AND phone IS NOT NULL", account)
+        return find_account(db, "id = ? AND phone IS NOT NULL", account)
 
     @reads()
     def as_seen(
@@ -216,7 +216,8 @@ def _note_address(journal: Journal, account: int, address: str) -> None:
     )
 
 
-def _find(db: sqlite3.Connection, where: str, value: str | int) -> Account | None:
+def find_account(db: sqlite3.Connection, where: str, value: str | int) -> Account | None:
+    """Find an account by a condition with one parameter."""
     row = db.execute(f"{ACCOUNT} WHERE {where}", (value,)).fetchone()
     if row is None:
         return None
@@ -224,7 +225,7 @@ def _find(db: sqlite3.Connection, where: str, value: str | int) -> Account | Non
 
 
 def _account(db: sqlite3.Connection, where: str, value: int) -> Account:
-    found = _find(db, where, value)
+    found = find_account(db, where, value)
     assert found is not None, "the account was there a moment ago"
     return found
 

@@ -13,7 +13,7 @@ from .devices import drop_devices
 from .groups import hand_over, tell_left
 from .journal import Journal
 from .messages import readable
-from .noun import Noun, reads, writes
+from .noun import Noun, writes
 from .records import system_key
 from .references import disown
 
@@ -37,24 +37,32 @@ class Lifecycle(Noun):
     @writes(grows=False)
     def delete(self, journal: Journal, actor: Actor) -> None:
         """Remove the caller and all that is theirs alone; what they said to others stays."""
-        account, db = actor.account, journal.db
-        _leave_groups(journal, account)
-        _drop_devices(journal, account, actor.device)
-        for table, column in OWN_ROWS:
-            db.execute(f"DELETE FROM {table} WHERE {column} = ?", (account,))
-        _drop_line(journal, account)
-        _drop_system_chat(db, account)
-        # The newest message may be among them; its id is never given again.
-        journal.keep_next_id()
-        disown(journal, account)
-        db.execute(
-            "UPDATE account SET phone = NULL, password = x'', username = '', name_key = NULL,"
-            " folded = '', avatar = '', desc = '', sex = 0, last_seen = 0, show_presence = 0,"
-            " read_receipts = 0, generation = generation + 1 WHERE id = ?",
-            (account,),
-        )
+        _delete(journal, actor.account, actor.device)
+
+    @writes(grows=False)
+    def remove(self, journal: Journal, account: int) -> None:
+        """Remove an account as its owner can; its connections end.
+
+        For the operator. Raises Refusal 6004 for an unknown user.
+        """
+        if journal.mailbox(account) is None:
+            raise Refusal(Status.NULL_USER, field="user")
+        _delete(journal, account, 0)
+        journal.signals.append(("revoked", account))
+
+    @writes()
+    def set_password(self, journal: Journal, account: int, password: bytes) -> None:
+        """Store another password hash and sign everybody out who uses the account.
+
+        For the operator. Raises Refusal 6004 for an unknown user.
+        """
+        if journal.mailbox(account) is None:
+            raise Refusal(Status.NULL_USER, field="user")
+        _drop_devices(journal, account, 0)
+        change = "UPDATE account SET password = ?, generation = generation + 1 WHERE id = ?"
+        journal.db.execute(change, (password, account))
         journal.forget_account(account)
-        journal.forget_routes(account)
+        journal.signals.append(("revoked", account))
 
     @writes(grows=False)
     def set_disabled(self, journal: Journal, account: int, disabled: bool) -> None:
@@ -90,13 +98,27 @@ class Lifecycle(Noun):
         add = "INSERT INTO report (account, user, message, reason, created) VALUES (?, ?, ?, ?, ?)"
         db.execute(add, (account, user, message, reason, journal.now))
 
-    @reads()
-    def reports(
-        self, db: sqlite3.Connection, before: int, size: int
-    ) -> list[tuple[int, int, int, int, str, int]]:
-        """List reports, newest first: number, by whom, of whom, message, reason, time (ms)."""
-        query = "SELECT id, account, user, message, reason, created FROM report WHERE id < ?"
-        return db.execute(f"{query} ORDER BY id DESC LIMIT ?", (before, size)).fetchall()
+
+def _delete(journal: Journal, account: int, device: int) -> None:
+    """Remove an account; the device in use, if there is one, is not told by a last frame."""
+    db = journal.db
+    _leave_groups(journal, account)
+    _drop_devices(journal, account, device)
+    for table, column in OWN_ROWS:
+        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (account,))
+    _drop_line(journal, account)
+    _drop_system_chat(db, account)
+    # The newest message may be among them; its id is never given again.
+    journal.keep_next_id()
+    disown(journal, account)
+    db.execute(
+        "UPDATE account SET phone = NULL, password = x'', username = '', name_key = NULL,"
+        " folded = '', avatar = '', desc = '', sex = 0, last_seen = 0, show_presence = 0,"
+        " read_receipts = 0, generation = generation + 1 WHERE id = ?",
+        (account,),
+    )
+    journal.forget_account(account)
+    journal.forget_routes(account)
 
 
 def _leave_groups(journal: Journal, account: int) -> None:

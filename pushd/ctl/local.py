@@ -1,0 +1,127 @@
+"""The verbs that need no control socket: they look at files, or speak as any client does."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+
+import click
+
+from .. import config, settings
+from ..errors import ConfigError
+from .calls import Control, reason
+from .options import NOT_REACHED, fail, json_option, server_option, socket_option
+from .verb import failures, pushctl
+
+_REPLY_MAX = 65536  # bytes of the reply to a ping
+
+
+@pushctl.command()
+@server_option
+def chat(*, server: str) -> None:
+    """Chat in this terminal."""
+    from ..terminal import run_chat
+
+    try:
+        code = asyncio.run(run_chat(*_to_reach(server)))
+    except OSError as error:
+        fail(f"{server}: {reason(error)}", NOT_REACHED)
+    except KeyboardInterrupt:
+        code = 0  # the usual way to leave
+    sys.exit(code)
+
+
+@pushctl.command("config")
+@click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
+@json_option
+@click.option("--default", is_flag=True, help="Print a settings file with all the defaults.")
+def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
+    """Print each setting, its value and where that came from."""
+    if default:
+        click.echo(config.default_text(), nl=False)
+        return
+    try:
+        origins = config.origins(file, {}, os.environ)
+    except ConfigError as error:
+        fail(error, 1)
+    if as_json:
+        rows = {key: {"value": value, "from": origin} for key, (value, origin) in origins.items()}
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    for key, (value, origin) in origins.items():
+        click.echo(f"{key} = {settings.toml(value)}  # {origin}")
+
+
+@pushctl.command()
+@server_option
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 3600),
+    default=5,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
+@json_option
+@socket_option
+def ping(*, server: str, socket_path: str | None, timeout: int, as_json: bool) -> None:
+    """Ask the server for a sign of life and print how long it took."""
+    if socket_path is not None:
+        server = socket_path
+        begin = time.monotonic()
+        with failures(), Control(socket_path, timeout) as control:
+            control.call("ping")
+        _tell(server, (time.monotonic() - begin) * 1000, as_json)
+        return
+    try:
+        milliseconds, line = _round_trip(_to_reach(server), timeout)
+    except OSError as error:
+        fail(f"{server}: {reason(error)}", NOT_REACHED)
+    if not _is_pong(line):
+        fail(
+            f"{server}: no pushd answers there: {settings.shown(line.decode(errors='replace'))}", 1
+        )
+    _tell(server, milliseconds, as_json)
+
+
+def _tell(server: str, milliseconds: float, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"server": server, "milliseconds": milliseconds}))
+    else:
+        click.echo(f"{server} answered in {milliseconds:.2f} ms")
+
+
+def _to_reach(server: str) -> tuple[str, int]:
+    """Turn an address into one to connect to: `:port` is on this machine."""
+    host, port = config.parse_address(server)
+    return host or "localhost", port
+
+
+def _round_trip(address: tuple[str, int], timeout: float) -> tuple[float, bytes]:
+    """Send one ping and read one line; the time is in milliseconds, without the connecting.
+
+    Raises: OSError when there is no line within `timeout` seconds.
+    """
+    end = time.monotonic() + timeout
+    with socket.create_connection(address, timeout) as connection:
+        begin = time.monotonic()
+        connection.sendall(b'{"cmd":"ping"}\n')
+        line = b""
+        while not line.endswith(b"\n") and len(line) < _REPLY_MAX:
+            # The rest of the time, and not the timeout again for each byte of a slow peer.
+            connection.settimeout(max(end - time.monotonic(), 0.001))
+            data = connection.recv(_REPLY_MAX - len(line))
+            if not data:
+                raise ConnectionError("closed without an answer")
+            line += data
+        return (time.monotonic() - begin) * 1000, line
+
+
+def _is_pong(line: bytes) -> bool:
+    """Tell whether the line is the answer of a pushd that serves."""
+    try:
+        frame = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(frame, dict) and frame.get("cmd") == "ping" and frame.get("status") == 1

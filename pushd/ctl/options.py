@@ -1,0 +1,88 @@
+"""The options that verbs share, and where the control socket is found."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from .. import __version__, config, settings
+from ..errors import ConfigError
+
+FAILED = 1
+NOT_REACHED = 3
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def fail(error: object, code: int = FAILED) -> NoReturn:
+    """Say what is wrong in one line on standard error, and exit."""
+    click.echo(str(error), err=True)
+    sys.exit(code)
+
+
+def version(name: str) -> Callable[[Function], Function]:
+    """Give the option that tells the version."""
+    return click.version_option(__version__, "-V", "--version", prog_name=name)
+
+
+def check_address(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
+    """Check one address or several, so that a bad one is a usage error."""
+    for text in (value,) if isinstance(value, str) else value or ():
+        try:
+            config.parse_address(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{settings.shown(text)}: {error}") from None
+    return value
+
+
+server_option = click.option(
+    "-s",
+    "--server",
+    default="127.0.0.1:9527",
+    show_default=True,
+    metavar="ADDR",
+    callback=check_address,
+    help="The server, as host:port.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+timeout_option = click.option(
+    "--timeout",
+    type=click.IntRange(1, 86400),
+    default=10,
+    show_default=True,
+    help="Seconds to wait for each answer.",
+)
+socket_option = click.option(
+    "--socket", "socket_path", metavar="PATH", help="The control socket of the server."
+)
+data_option = click.option(
+    "--data", metavar="DIR", help="The data directory of the server, where its socket is."
+)
+file_option = click.option(
+    "-c", "--config", "file", metavar="FILE", help="The settings file of the server."
+)
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="Print so many at most; 0 prints all.",
+)
+
+
+def socket_of(path: str | None, data: str | None, file: str | None) -> str:
+    """Give the control socket: as named, else where the settings say; exits when there is none."""
+    if path is not None:
+        return path
+    try:
+        loaded = config.load(file, {"server.data": data}, os.environ)
+    except ConfigError as error:
+        fail(error)
+    found = config.control_path(loaded.server.data, loaded.server.control)
+    if not found:
+        fail("server.control is empty: this server has no control socket")
+    return found
