@@ -27,6 +27,7 @@ class Job(Struct):
     """How far a task has come, and what came of it; read by anybody, written by the task."""
 
     name: str  # "" when there was none yet
+    number: int = 0  # counted from 1
     state: str = "running"  # then done, failed or stopped
     stage: str = ""  # what is being done, for people
     done: int = 0  # of `total`, in units of the task
@@ -61,7 +62,7 @@ class Jobs:
         """Begin a job; raises Refusal 4006 while another one runs."""
         if self.running:
             raise Refusal(Status.LIMIT_REACHED, f"a {self.last.name} is running")
-        self.last = job = Job(name)
+        self.last = job = Job(name, self.last.number + 1)
         self._began = self._now()
         self._task = asyncio.get_running_loop().create_task(self._run(job, work), name=name)
         return job

@@ -146,6 +146,8 @@ class Server:
                 self._control.remove()
             for peer in tuple(service.connections):
                 peer.abort()
+            # It uses the store, which is closed next.
+            await ctx.jobs.close()
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         limits = self.config.limits
@@ -213,6 +215,7 @@ class Server:
         deadline = self.clock.now() + self.config.server.stop_seconds
         for listener in self._listeners:
             listener.close()
+        service.ctx.jobs.cancel()
         service.refuse_new_work()
         await _until(lambda: service.finished, self.clock, deadline - 2.0)
         service.shut_down()

@@ -31,7 +31,6 @@ from .engine import (
     RESTORING,
     Lock,
     Worker,
-    copy_live,
     database_size,
     open_reader,
     open_writer,
@@ -42,6 +41,7 @@ from .friends import Friends
 from .groups import GroupVerbs
 from .journal import Journal
 from .lifecycle import Lifecycle
+from .live import copy_live
 from .messages import Messages
 from .overview import Overview
 from .reserve import Reserve
@@ -199,8 +199,7 @@ class Store:
         `advance` is called in a thread with the bytes copied since its last call; it may raise to
         end the copy. The store must stay open until then. Raises StoreRefused, OSError.
         """
-        db = await self._workers[0].run(lambda db: db)
-        await asyncio.to_thread(copy_live, db, target, advance)
+        await copy_live(self._workers[0], target, advance)
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""

@@ -6,14 +6,15 @@ for long. What is found is told as `Problem`s, with ids and never with contents.
 """
 
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import StoreRefused
 from .copy import Copy, FileFact
-from .engine import FILE, migrations
+from .engine import FILE, RESTORING, Lock, migrations
 
 MOST = 20  # problems of one kind that are listed; the rest is counted
 # Devices that one step looks at.
@@ -140,6 +141,27 @@ QUEUE_RULES: dict[str, str] = {
         " WHERE m.id IS NULL AND NOT w.is_gap"
     ),
 }
+
+
+@contextmanager
+def open_stopped(folder: Path) -> Iterator["Checker"]:
+    """Open the store of a server that does not run, and keep one from starting meanwhile.
+
+    Raises StoreRefused, in one line, when there is none, or a server has it.
+    """
+    if not (folder / FILE).is_file():
+        raise StoreRefused(f"{folder}: there is no store: name its folder by --data")
+    lock = Lock(folder)
+    try:
+        if (folder / RESTORING).exists():
+            raise StoreRefused(f"{folder}: a restore did not end here: restore again")
+        checker = Checker(folder, live=False)
+        try:
+            yield checker
+        finally:
+            checker.close()
+    finally:
+        lock.release()
 
 
 class Checker:

@@ -6,12 +6,10 @@ takes a whole function there in one hop, since a hop a statement would cost more
 A lock on `pushd.lock` keeps a second server off the folder.
 """
 
-import errno
 import fcntl
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -169,52 +167,11 @@ def _advice(problem: sqlite3.Error) -> str:
     return f"it cannot be opened: {problem}"
 
 
-# Pages that a live copy takes at a time, and its rest between them, in seconds: the writer waits
-# for the one and works in the other.
-COPY_PAGES = 256
-COPY_REST = 0.002
-
-
 def database_size(db: sqlite3.Connection) -> int:
     """Give the bytes of a database, what is still in its log included."""
     pages: int = db.execute("PRAGMA page_count").fetchone()[0]
     size: int = db.execute("PRAGMA page_size").fetchone()[0]
     return pages * size
-
-
-def copy_live(db: sqlite3.Connection, target: Path, advance: Callable[[int], None]) -> None:
-    """Copy the database, as it is when this ends, to a new file; sync it.
-
-    `db` is the writer's connection and goes on writing in its own thread: SQLite lets only one of
-    the two work at a time, and puts what is committed meanwhile into the copy too. Any other
-    connection would hold an old view of the store, and its log could not be emptied for that long.
-    `advance` gets the bytes copied since the last call; what it raises ends the copy.
-    """
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    size: int = db.execute("PRAGMA page_size").fetchone()[0]
-    done = 0
-
-    def progress(status: int, left: int, total: int) -> None:
-        nonlocal done
-        copied = max(total - left, done)
-        advance((copied - done) * size)
-        done = copied
-        time.sleep(COPY_REST)
-
-    copy = sqlite3.connect(target, isolation_level=None, check_same_thread=False)
-    try:
-        # A half copy is thrown away; a whole one is synced below, while nobody waits.
-        copy.execute("PRAGMA journal_mode=OFF")
-        copy.execute("PRAGMA synchronous=OFF")
-        db.backup(copy, pages=COPY_PAGES, progress=progress, sleep=COPY_REST)
-    except sqlite3.Error as problem:
-        if failure_kind(problem) == "full":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from problem
-        raise StoreRefused(f"{target}: cannot be written: {problem}") from problem
-    finally:
-        copy.close()
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def tend_log(db: sqlite3.Connection, folder: Path, limit: int) -> int:

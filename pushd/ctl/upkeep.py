@@ -1,0 +1,196 @@
+"""The verbs that keep what people said: backup, restore, check.
+
+A backup is made by the running server, and a check too while there is one; both are jobs of the
+server, which these verbs follow. A restore, and a check of a stopped server, work on the folder.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import to_builtins
+
+from .. import config
+from ..errors import ConfigError, PushdError
+from .calls import Control, Fields, NotReached
+from .options import (
+    data_option,
+    fail,
+    file_option,
+    json_option,
+    socket_of,
+    socket_option,
+    timeout_option,
+)
+from .table import Line, size
+from .verb import failures, pushctl, verb
+
+# Seconds between two looks at a job.
+LOOK = 0.2
+
+
+@verb("backup")
+@click.argument("archive", metavar="FILE")
+def backup(control: Control, archive: str) -> Line:
+    """Back the running server up into the new FILE; one that ends in gz is packed."""
+    result = _follow(control, control.call("backup", file=os.path.abspath(archive)))
+    text = f"{result['file']}: {size(result['bytes'])}, {result['files']} files"
+    if result["damaged"]:
+        click.echo(f"missing or damaged, and not in it: {result['damaged']} files", err=True)
+        for name in result["names"]:
+            click.echo(f"    {name}", err=True)
+    return Line(text, result)
+
+
+@pushctl.command()
+@click.argument("archive", metavar="FILE")
+@click.option("--data", metavar="DIR", help="The empty or new folder to restore to.")
+@file_option
+@json_option
+def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) -> None:
+    """Make the data of a server that is stopped from the backup FILE."""
+    from ..backup import restore as put_back
+
+    os.umask(0o077)
+    folder = _data(data, file)
+    bar = _Bar()
+    try:
+        total = os.stat(archive).st_size
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.show("restoring", done, total)
+
+        made = put_back(
+            Path(archive), folder, now=lambda: time.time_ns() // 1_000_000, progress=progress
+        )
+    except PushdError as problem:
+        bar.clear()
+        fail(problem)
+    except OSError as problem:
+        bar.clear()
+        fail(f"{problem.filename or folder}: {problem.strerror}")
+    bar.clear()
+    text = f"{folder}: restored as of {made.date}, {made.files} files"
+    answer = Line(text, {"data": str(folder), **to_builtins(made)})
+    click.echo(answer.json() if as_json else answer.text())
+
+
+@pushctl.command()
+@socket_option
+@data_option
+@file_option
+@timeout_option
+@json_option
+def check(
+    *, socket_path: str | None, data: str | None, file: str | None, timeout: int, as_json: bool
+) -> None:
+    """Tell whether the store and its files are whole, of a server that runs or one that does not.
+
+    Exits with 1 if they are not.
+    """
+    path = socket_of(socket_path, data, file)
+    with failures():
+        try:
+            with Control(path, timeout) as control:
+                found = _follow(control, control.call("check"))
+        except NotReached:
+            if socket_path is not None:
+                raise
+            found = _check_stopped(_data(data, file))
+    answer = Line("", found["report"])
+    click.echo(answer.json() if as_json else found["text"])
+    sys.exit(1 if found["report"]["found"] else 0)
+
+
+def _check_stopped(folder: Path) -> Fields:
+    """Check the folder of a server that does not run; exits if one does."""
+    from .. import check as checks
+    from ..jobs import Job
+    from ..store.check import open_stopped
+
+    bar = _Bar()
+
+    class Shown(Job):
+        def advance(self, done: int = 0) -> None:
+            """Show how far it has come."""
+            super().advance(done)
+            bar.show(self.stage, self.done, self.total)
+
+    report = checks.Report()
+    try:
+        with open_stopped(folder) as checker:
+            asyncio.run(checks.check(checker, folder, report, Shown("check")))
+    except PushdError as problem:
+        bar.clear()
+        fail(problem)
+    bar.clear()
+    return {"report": to_builtins(report), "text": report.text()}
+
+
+def _data(data: str | None, file: str | None) -> Path:
+    try:
+        return Path(config.load(file, {"server.data": data}, os.environ).server.data)
+    except ConfigError as error:
+        fail(error)
+
+
+def _follow(control: Control, job: Fields) -> Fields:
+    """Wait for the end of a job and give its result; an interrupt ends it, exits when it failed."""
+    bar = _Bar()
+    number = job["number"]
+    try:
+        while job["state"] == "running":
+            bar.show(job["stage"], job["done"], job["total"])
+            time.sleep(LOOK)
+            job = control.call("job")
+            if job["number"] != number:
+                fail("the server has begun another job since")
+    except KeyboardInterrupt:
+        job = _stop(control, number)
+    bar.clear()
+    if job["state"] != "done":
+        fail(f"{job['job']}: {job['problem']}")
+    result: Fields = job["result"]
+    return result
+
+
+def _stop(control: Control, number: int) -> Fields:
+    job: Any = control.call("stop_job", number=number)
+    while job["state"] == "running":
+        time.sleep(LOOK)
+        job = control.call("job")
+    return dict(job)
+
+
+class _Bar:
+    """How far something has come, on one line of a terminal; nothing elsewhere."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._shown = ""
+        self._now = now
+        self._next = 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Show it, ten times a second at most."""
+        if not self._terminal or self._now() < self._next:
+            return
+        self._next = self._now() + 0.1
+        share = min(done / total, 1.0) if total else 0.0
+        self.clear()
+        self._shown = f"{stage:10} [{'#' * int(share * 30):30}] {share:4.0%}"
+        click.echo(self._shown, err=True, nl=False)
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            click.echo("\r" + " " * len(self._shown) + "\r", err=True, nl=False)
+            self._shown = ""
