@@ -17,7 +17,7 @@ import structlog
 from msgspec import Meta, Struct
 
 from . import protocol
-from .audit import Attempts, Entry
+from .audit import TEXT_MAX, Attempts, Entry
 from .clock import Clock, Dates
 from .config import Config
 from .errors import BadField, PushdError, Refusal, TooMany
@@ -239,7 +239,7 @@ async def _audited(ctx: Context, session: Session, row: Command, line: bytes) ->
         entry.outcome = "ok"
         return result
     except PushdError as problem:
-        entry.outcome = str(problem)
+        entry.outcome = str(problem)[:TEXT_MAX]
         raise
     finally:
         await _write_down(ctx, entry)

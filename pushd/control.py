@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .connection import Connection
 from .errors import Refusal
 from .model import Frame, StatsOut
 from .service import Service
-from .session import Session
+from .session import Session, State
 from .sockets import peer_process
 from .status import Status
 
@@ -138,9 +138,12 @@ class Running:
             refusals={str(int(status)): n for status, n in sorted(stats.refusals.items())},
         )
 
-    def connections(self) -> Iterable[Session]:
+    def connections(self) -> Iterator[Session]:
         """Give the sessions of all connections, in no order."""
-        return (peer.session for peer in self._service.connections)
+        for peer in self._service.connections:
+            # One that has got its last frame and only drains is gone.
+            if peer.session.state is not State.ENDED:
+                yield peer.session
 
     def facts(self, session: Session) -> tuple[float, int]:
         """Give for how many seconds a connection is there, and how many bytes wait for it."""

@@ -283,14 +283,13 @@ def test_names_of_the_code(path: Path) -> None:
         ):
             member = word.partition(".")[2]
             known = re.search(rf"\b(def|class) {member}\b", code)
-            assert known or word in SETTINGS or member == "py", f"there is no {word}"
+            assert known or word in SETTINGS or member in ("py", "sock"), f"there is no {word}"
 
 
 def test_all_that_is_missing_is_missing() -> None:
     """What the protocol says is not there yet is not there."""
     section = PROTOCOL.read_text("utf-8").partition("\n## 11. Not there yet\n")[2]
     words = [word for word in ticked(section) if re.fullmatch(r"[a-z_]+", word)]
-    assert len(words) > 10
     assert not set(words) & set(handlers.table())
 
 

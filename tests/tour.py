@@ -9,7 +9,7 @@ A block marked `session` holds terminals with netcat, and shell commands:
 
 A block marked `python` is a whole program, and a block marked `text` right behind it its output.
 All blocks of a document share one server, which is new and has the default settings. Where a
-document says 127.0.0.1:9527, the server's own port is meant.
+document says 127.0.0.1:9527, the server's own port is meant. `pushctl` finds its control socket.
 
 What differs from run to run (pushIds, dates, …) is masked before two lines are compared, and a
 pushId in a line to be typed stands for the one that the server gave in its place.
@@ -119,8 +119,9 @@ class Terminal:
 class Tour:
     """One server, and the terminals that are open on it."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], data: Path) -> None:
         self._host, self._port = address
+        self._data = data  # where `pushctl` finds the control socket
         self._terminals: dict[str, Terminal] = {}
         self._secrets: dict[str, str] = {}  # documented pushIds, and those of this run
         self._renamed: dict[str, str] = {}  # those that the document is to have from now on
@@ -187,7 +188,8 @@ class Tour:
 
     def _shell(self, command: str) -> list[str]:
         path = f"{BIN}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        text = self._run(["sh", "-c", self._own(command)], {**os.environ, "PATH": path})
+        own = {"PUSHD_SERVER_DATA": str(self._data)}
+        text = self._run(["sh", "-c", self._own(command)], {**os.environ, "PATH": path, **own})
         return text.replace(str(self._port), "9527").splitlines()
 
     def _program(self, text: str) -> list[str]:
@@ -227,7 +229,7 @@ def replay(document: str, folder: Path) -> str:
     own = Process(folder, auth_bcrypt_cost=10, limits_per_address=True)
     own.start()
     try:
-        return Tour(own.address).replay(document)
+        return Tour(own.address, own.data).replay(document)
     finally:
         own.kill()
 

@@ -65,7 +65,7 @@ async def export_account(ctx: Context, session: Session, request: Request) -> Sa
 
 
 async def _fill(ctx: Context, archive: Path, account: int) -> None:
-    """Write account, friends, requests, blocks, groups, devices, messages and files."""
+    """Write account, friends, requests, blocks, groups, devices, logins, messages and files."""
     store, big = ctx.store, EXPORT_PAGE
     devices = await store.devices.of(account)
     parts: dict[str, object] = {
@@ -78,6 +78,10 @@ async def _fill(ctx: Context, archive: Path, account: int) -> None:
         "groups.json": await store.groups.mine(account, 0, 0, -1),
         "devices.json": [
             {"name": name, "lastSeen": ctx.dates.text(seen)} for _, name, seen in devices
+        ],
+        "logins.json": [
+            {"date": ctx.dates.text(time), "address": address, "outcome": outcome, "count": count}
+            for time, address, _, outcome, count in await store.audit.logins(account)
         ],
     }
     for name, part in parts.items():

@@ -5,13 +5,14 @@ A row that changes something names in `audit` which of its fields are written do
 
 import heapq
 import secrets
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from .. import protocol
-from ..commands import Command, Context, Needs, OnUser, Page, Paged, Request, listed
+from ..commands import Command, Context, Needs, OnUser, Page, Paged, Request, Window, listed
+from ..encoding import encode
 from ..errors import BadField, Refusal
 from ..model import (
     MAX_INT,
@@ -128,7 +129,7 @@ async def stats(ctx: Context, session: Session, request: Stats) -> StatsOut:
     told = ctx.control.stats()
     writer = ctx.store.writer
     told.waiting, told.commits, told.disk_full = writer.waiting, writer.batches, writer.full
-    told.store_bytes, told.log_bytes = await ctx.store.overview.sizes()
+    told.schema, told.store_bytes, told.log_bytes = await ctx.store.overview.sizes()
     if request.counts:
         told.counts = await ctx.store.overview.counts()
     return told
@@ -140,7 +141,7 @@ async def users(ctx: Context, session: Session, request: Users) -> Page:
     after = window.key[0] if window.key else 0
     text = request.text or ""
     rows = await ctx.store.overview.users(text, after, window.skip, window.size + 1)
-    return listed([_user(ctx, row) for row in rows], window, lambda user: (int(user.user_id),))
+    return _page(ctx, [_user(ctx, row) for row in rows], window, lambda user: (int(user.user_id),))
 
 
 async def online(ctx: Context, session: Session, request: Paged) -> Page:
@@ -148,10 +149,9 @@ async def online(ctx: Context, session: Session, request: Paged) -> Page:
     window = ctx.window(request.page, request.size, most=PAGE_MAX)
     after = window.key[0] if window.key else 0
     numbers = _behind(ctx.hub.accounts(), after, window.skip, window.size + 1)
-    rows = await ctx.store.overview.users_of(numbers)
-    found = listed(numbers, window, lambda number: (number,))
-    shown = set(found.items)
-    return Page([_user(ctx, row) for row in rows if row[0] in shown], found.next)
+    rows = await ctx.store.overview.users_of(numbers[: window.size])
+    more = listed(numbers, window, lambda number: (number,)).next
+    return Page([_user(ctx, row) for row in rows], more)
 
 
 async def sessions(ctx: Context, session: Session, request: Sessions) -> Page:
@@ -165,7 +165,7 @@ async def sessions(ctx: Context, session: Session, request: Sessions) -> Page:
     known = {one.number: one for one in chosen}
     numbers = _behind(known, after, window.skip, window.size + 1)
     found = [_session(ctx, known[number]) for number in numbers]
-    return listed(found, window, lambda one: (one.connection,))
+    return _page(ctx, found, window, lambda one: (one.connection,))
 
 
 async def audit(ctx: Context, session: Session, request: Audit) -> Page:
@@ -181,7 +181,7 @@ async def audit(ctx: Context, session: Session, request: Audit) -> Page:
         AuditOut(number, ctx.dates.text(time), actor, action, _id(about), detail, outcome, count)
         for number, time, actor, action, about, detail, outcome, count in rows
     ]
-    return listed(entries, window, lambda entry: (entry.number,))
+    return _page(ctx, entries, window, lambda entry: (entry.number,))
 
 
 async def reports(ctx: Context, session: Session, request: Reports) -> Page:
@@ -203,7 +203,7 @@ async def reports(ctx: Context, session: Session, request: Reports) -> Page:
         )
         for number, by, user, message, reason, made, closed in rows
     ]
-    return listed(found, window, lambda report: (report.number,))
+    return _page(ctx, found, window, lambda report: (report.number,))
 
 
 # --- sessions and accounts ------------------------------------------------------------------
@@ -307,6 +307,19 @@ async def write_attempts(ctx: Context) -> None:
     entries = ctx.attempts.take()
     if entries:
         await ctx.store.audit.add(*entries)
+
+
+def _page(
+    ctx: Context, entries: list[Any], window: Window, key: Callable[[Any], Sequence[int]]
+) -> Page:
+    """Make a page that fits into a reply; it may end early, but never before its first entry."""
+    room = ctx.config.limits.reply // 2
+    for count, entry in enumerate(entries[: window.size]):
+        room -= len(encode(entry))
+        if room < 0 and count:
+            window.size = count
+            break
+    return listed(entries, window, key)
 
 
 def _behind(numbers: Iterable[int], after: int, skip: int, size: int) -> list[int]:

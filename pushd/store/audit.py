@@ -73,6 +73,12 @@ class Audit(Noun):
             (account, since, before, size, skip),
         ).fetchall()
 
+    @reads()
+    def logins(self, db: sqlite3.Connection, account: int) -> list[tuple[int, str, str, str, int]]:
+        """List an account's logins, newest first: time, address, action, outcome and count."""
+        query = "SELECT time, actor, action, outcome, count FROM audit WHERE account = ? AND kind"
+        return db.execute(f"{query} <> ? ORDER BY id DESC", (account, Kind.ACTION)).fetchall()
+
     # --- reports --------------------------------------------------------------------------
 
     @reads()

@@ -106,6 +106,8 @@ def _delete(journal: Journal, account: int, device: int) -> None:
     _drop_devices(journal, account, device)
     for table, column in OWN_ROWS:
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", (account,))
+    # What the operator did stays; from where somebody logged in goes with them.
+    db.execute("DELETE FROM audit WHERE account = ? AND kind <> 0", (account,))
     _drop_line(journal, account)
     _drop_system_chat(db, account)
     # The newest message may be among them; its id is never given again.

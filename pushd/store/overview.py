@@ -87,9 +87,10 @@ class Overview(Noun):
         return StoreOut(**counted)
 
     @reads()
-    def sizes(self, db: sqlite3.Connection) -> tuple[int, int]:
-        """Give the bytes of the database and of its write-ahead log."""
-        return _size(self.folder / FILE), _size(self.folder / f"{FILE}-wal")
+    def sizes(self, db: sqlite3.Connection) -> tuple[int, int, int]:
+        """Give the schema's version, and the bytes of the database and of its write-ahead log."""
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        return version, _size(self.folder / FILE), _size(self.folder / f"{FILE}-wal")
 
 
 def _size(path: Path) -> int:

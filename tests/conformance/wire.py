@@ -437,6 +437,15 @@ class Dialer:
         self._wires.append(wire)
         return wire
 
+    def operator(self, path: str) -> Wire:
+        """Open a connection by a control socket."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.connect(path)
+        wire = Wire(sock)
+        self._wires.append(wire)
+        return wire
+
     async def user(self, *, started: bool = False, **fields: Any) -> Wire:
         """Open a connection with a new account; `fields` go to `register`."""
         wire = await self()
