@@ -34,7 +34,7 @@ async def populate(folder: Path) -> None:
     for number in range(3):
         await bench.post(one, await bench.save(one, PNG + b"%d" % number), **to(other))
     bench.clock.ms += 40 * 86_400_000
-    await bench.store.messages.expire_queues(bench.clock.wall() - 86_400_000, 10)
+    await bench.store.retention.expire_queues(bench.clock.wall() - 86_400_000, 10)
     await bench.post(one, await bench.save(one, PNG + b"new"), **to_group(key))
     await bench.store.lifecycle.delete(third.who)
     await bench.close()

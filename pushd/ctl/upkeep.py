@@ -1,4 +1,4 @@
-"""The verbs that keep what people said: backup, restore, check.
+"""The verbs that keep what people said: backup, restore, check, compact.
 
 A backup is made by the running server, and a check too while there is one; both are jobs of the
 server, which these verbs follow. A restore, and a check of a stopped server, work on the folder.
@@ -80,6 +80,23 @@ def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) 
     bar.clear()
     text = f"{folder}: restored as of {made.date}, {made.files} files"
     answer = Line(text, {"data": str(folder), **to_builtins(made)})
+    click.echo(answer.json() if as_json else answer.text())
+
+
+@pushctl.command()
+@click.option("--data", metavar="DIR", help="The folder of a server that is stopped.")
+@file_option
+@json_option
+def compact(*, data: str | None, file: str | None, as_json: bool) -> None:
+    """Give the disk back what messages took that are gone; of a server that is stopped."""
+    from ..store.copy import compact as make_small
+
+    folder = _data(data, file)
+    try:
+        before, after = make_small(folder)
+    except PushdError as problem:
+        fail(problem)
+    answer = Line(f"{size(before)} before, {size(after)} now", {"before": before, "after": after})
     click.echo(answer.json() if as_json else answer.text())
 
 

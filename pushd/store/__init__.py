@@ -5,7 +5,9 @@
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
-    accounts, devices, friends, messages, groups, files, lifecycle    the verbs
+    accounts, devices, friends, messages, groups, files, lifecycle, retention    the verbs
+    live      a copy of it while it is written
+    copy, check    a store that is closed; what a whole one looks like
     audit, overview    the operator's verbs
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
@@ -45,6 +47,7 @@ from .live import copy_live
 from .messages import Messages
 from .overview import Overview
 from .reserve import Reserve
+from .retention import Retention
 from .writer import Deliver, Post, Verb, Writer
 
 
@@ -61,6 +64,7 @@ class Store:
         files: Files,
         audit: Audit,
         overview: Overview,
+        retention: Retention,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
@@ -69,6 +73,7 @@ class Store:
         self.files = files
         self.audit = audit
         self.overview = overview
+        self.retention = retention
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -144,7 +149,9 @@ class Store:
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(folder, lock, writer, tuple(workers), nouns, files, audit, overview)
+        retention = Retention(*parts)
+        extra = (files, audit, overview, retention)
+        return cls(folder, lock, writer, tuple(workers), nouns, *extra)
 
     @property
     def epoch(self) -> str:
