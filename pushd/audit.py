@@ -69,11 +69,19 @@ class Attempts:
 
     def note(self, action: str, account: int, address: str, outcome: str) -> None:
         """Count a login; an `outcome` of "ok" is a good one."""
+        self._count(action, account, address, outcome, 1)
+
+    def _count(self, action: str, account: int, address: str, outcome: str, count: int) -> None:
         kind = Kind.LOGIN if outcome == "ok" else Kind.FAILED
         key = (address, action, account, outcome, kind)
         if len(self._counts) >= MOST and key not in self._counts:
             key = (MANY, action, 0, outcome, kind)
-        self._counts[key] += 1
+        self._counts[key] += count
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Count entries again that could not be written."""
+        for entry in entries:
+            self._count(entry.action, entry.account, entry.actor, entry.outcome, entry.count)
 
     def take(self) -> list[Entry]:
         """Give what was counted, and begin anew."""

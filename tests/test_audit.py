@@ -76,6 +76,16 @@ def test_equal_attempts_are_one() -> None:
     assert attempts.take() == []
 
 
+def test_attempts_that_could_not_be_written_are_kept() -> None:
+    """A full disk loses no count, and the next attempts are added to them."""
+    attempts = Attempts()
+    for _ in range(3):
+        attempts.note("login", 10001, "192.0.2.1", "wrong password")
+        attempts.put_back(attempts.take())
+    [entry] = attempts.take()
+    assert (entry.count, entry.kind) == (3, Kind.FAILED)
+
+
 def test_different_attempts_are_bounded() -> None:
     """Beyond MOST addresses the rest is counted together, and none is lost."""
     attempts = Attempts()
@@ -98,11 +108,11 @@ def test_each_kind_has_room_of_its_own(tmp_path: Path) -> None:
         await store.audit.add(Entry("uid 0 pid 1", "stop", outcome="ok"))
         await store.audit.add(Entry("192.0.2.1", "login", 10001, outcome="ok", kind=Kind.LOGIN))
         for start in range(0, 500, 100):
-            await store.audit.add(
-                *(
+            await store.audit.add_logins(
+                [
                     Entry(f"192.0.2.{number}", "login", outcome="wrong", kind=Kind.FAILED)
                     for number in range(start, start + 100)
-                )
+                ]
             )
         rows = await store.audit.page(0, 0, MAX_INT, 0, 1000)
         assert [row[2] for row in rows[:100]] == [f"192.0.2.{n}" for n in range(499, 399, -1)]
@@ -140,10 +150,12 @@ def test_logins_go_with_their_account(tmp_path: Path) -> None:
 
     async def work(store: Store, clock: Hands) -> None:
         account = await store.accounts.register("18870742138", b"hash", "Ana")
-        await store.audit.add(
-            Entry("uid 0 pid 1", "enable", account.id, outcome="ok"),
-            Entry("192.0.2.1", "login", account.id, outcome="ok", kind=Kind.LOGIN),
-            Entry("192.0.2.1", "login", account.id, outcome="wrong", kind=Kind.FAILED),
+        await store.audit.add(Entry("uid 0 pid 1", "enable", account.id, outcome="ok"))
+        await store.audit.add_logins(
+            [
+                Entry("192.0.2.1", "login", account.id, outcome="ok", kind=Kind.LOGIN),
+                Entry("192.0.2.1", "login", account.id, outcome="wrong", kind=Kind.FAILED),
+            ]
         )
         assert len(await store.audit.logins(account.id)) == 2
         await store.lifecycle.remove(account.id)

@@ -1,5 +1,6 @@
 """`pushctl` without a server: tables, arguments, and peers that are no pushd."""
 
+import io
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from pushd import config
 from pushd.ctl import pushctl
 from pushd.ctl.calls import Control, NotReached, Refused
 from pushd.ctl.looking import _since
+from pushd.ctl.progress import Progress, counted
 from pushd.ctl.table import Line, Listing, Record, duration, size, title, width
 
 NO_SERVER = {"chat", "config", "ping"}
@@ -119,6 +121,53 @@ def test_values_for_people() -> None:
     assert [size(n) for n in (0, 1023, 1024, 5 << 30)] == ["0 B", "1023 B", "1.0 KiB", "5.0 GiB"]
     assert [duration(n) for n in (0, 61, 7200, 90_000)] == ["0s", "1m 1s", "2h 0m", "1d 1h"]
     assert title("storeBytes") == "STORE BYTES"
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    """A terminal that remembers what was written, and a clock that steps a second a look."""
+
+    def __init__(self, *, tty: bool = True) -> None:
+        super().__init__()
+        self.tty = tty
+        self.time = 0.0
+
+    def isatty(self) -> bool:
+        return self.tty
+
+    def now(self) -> float:
+        self.time += 1.0
+        return self.time
+
+
+def test_a_bar_on_a_terminal() -> None:
+    """Long work shows how far it is, and leaves an empty line."""
+    screen = Terminal()
+    with Progress("backup", 200, stream=screen, now=screen.now) as progress:
+        progress.at(100)
+        assert screen.getvalue().endswith(f"backup: [{'#' * 15}{'-' * 15}]  50%")
+        progress.at(300)
+        assert screen.getvalue().endswith("100%")
+    assert screen.getvalue().endswith(" \r")
+    assert "\n" not in screen.getvalue()
+
+
+def test_a_count_where_the_whole_is_not_known() -> None:
+    """A list shows how many entries have come."""
+    screen = Terminal()
+    assert list(counted("fetched", "abc", stream=screen, now=screen.now)) == ["a", "b", "c"]
+    assert "fetched: 3" in screen.getvalue()
+
+
+def test_no_progress_elsewhere() -> None:
+    """What is no terminal, and what is done quickly, gets nothing."""
+    pipe = Terminal(tty=False)
+    list(counted("fetched", "abc", stream=pipe, now=pipe.now))
+    quick = Terminal()
+    list(counted("fetched", "abc", stream=quick, now=lambda: 0.0))
+    assert pipe.getvalue() == quick.getvalue() == ""
 
 
 # Exit codes

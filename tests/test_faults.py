@@ -56,7 +56,7 @@ class Traced(Process):
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartServer]:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start servers, by default each in a folder of its own; they are killed after the test."""
     with ExitStack() as stack:
 
@@ -64,8 +64,8 @@ def start(tmp_path: Path) -> Iterator[StartServer]:
             kind: type[Process] = Process, folder: Path | None = None, **settings: Any
         ) -> Process:
             if folder is None:
-                folder = tmp_path / f"own {time.monotonic_ns()}"
-                folder.mkdir()
+                # A short path: a Unix socket's name inside it holds 107 bytes.
+                folder = tmp_path_factory.mktemp("own")
             own = kind(folder, **settings)
             stack.callback(own.kill)
             stack.callback(own.dial.close)

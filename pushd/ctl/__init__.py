@@ -3,6 +3,7 @@
     options   the options of all verbs, and what they mean
     calls     requests over the socket, and their failures
     table     answers as people and programs read them
+    progress  how far long work has come
     verb      how a function becomes a verb
     looking, acting, upkeep, local    the verbs
 

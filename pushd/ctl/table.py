@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..log import escape
+from .progress import counted
 
 Fields = dict[str, Any]
 Show = Callable[[Any], str]
@@ -30,7 +31,7 @@ class Listing:
     def text(self) -> str:
         """Give a table with a line of titles."""
         names = self.columns.split()
-        entries = list(self.entries)
+        entries = list(counted("fetched", self.entries))
         rows = [[_shown(one.get(name), self.shows.get(name)) for name in names] for one in entries]
         right = [
             bool(entries) and all(type(one.get(name)) in (int, float) for one in entries)
@@ -40,7 +41,7 @@ class Listing:
 
     def json(self) -> str:
         """Give one array."""
-        return _json(list(self.entries))
+        return _json(list(counted("fetched", self.entries)))
 
 
 @dataclass(slots=True)

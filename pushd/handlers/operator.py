@@ -6,6 +6,7 @@ A row that changes something names in `audit` which of its fields are written do
 import heapq
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -13,7 +14,7 @@ from msgspec import Meta
 from .. import protocol
 from ..commands import Command, Context, Needs, OnUser, Page, Paged, Request, Window, listed
 from ..encoding import encode
-from ..errors import BadField, Refusal
+from ..errors import BadField, PushdError, Refusal
 from ..model import (
     MAX_INT,
     Account,
@@ -173,8 +174,9 @@ async def audit(ctx: Context, session: Session, request: Audit) -> Page:
     window = ctx.window(request.page, request.size, most=PAGE_MAX)
     before = window.key[0] if window.key else MAX_INT
     account = (await ctx.store.overview.find(request.user)).id if request.user else 0
-    # What the last seconds brought is there too.
-    await write_attempts(ctx)
+    # What the last seconds brought is there too, unless the disk is full.
+    with suppress(PushdError):
+        await write_attempts(ctx)
     since = int(request.since or 0)
     rows = await ctx.store.audit.page(account, since, before, window.skip, window.size + 1)
     entries = [
@@ -305,8 +307,13 @@ async def stop(ctx: Context, session: Session, request: Request) -> StatsOut:
 async def write_attempts(ctx: Context) -> None:
     """Write down the logins since the last time, with one commit."""
     entries = ctx.attempts.take()
-    if entries:
-        await ctx.store.audit.add(*entries)
+    if not entries:
+        return
+    try:
+        await ctx.store.audit.add_logins(entries)
+    except PushdError:
+        ctx.attempts.put_back(entries)
+        raise
 
 
 def _page(

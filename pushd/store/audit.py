@@ -23,8 +23,13 @@ class Audit(Noun):
     settings = Settings()  # the store sets its own
 
     @writes(grows=False)
-    def add(self, journal: Journal, *entries: Entry) -> None:
-        """Write entries down; the oldest of a full kind make room."""
+    def add(self, journal: Journal, entry: Entry) -> None:
+        """Write an action down, on a full disk too; the oldest of a full kind makes room."""
+        self._insert(journal, entry)
+
+    @writes()
+    def add_logins(self, journal: Journal, entries: Sequence[Entry]) -> None:
+        """Write logins down; a flood of them must not use up what is kept for a full disk."""
         for entry in entries:
             self._insert(journal, entry)
 
