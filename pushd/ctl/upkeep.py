@@ -8,7 +8,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from .options import (
     socket_option,
     timeout_option,
 )
+from .progress import Progress
 from .table import Line, size
 from .verb import failures, pushctl, verb
 
@@ -58,26 +58,20 @@ def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) 
 
     os.umask(0o077)
     folder = _data(data, file)
-    bar = _Bar()
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.at(done)
+
     try:
-        total = os.stat(archive).st_size
-        done = 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            bar.show("restoring", done, total)
-
-        made = put_back(
-            Path(archive), folder, now=lambda: time.time_ns() // 1_000_000, progress=progress
-        )
+        with Progress("restore", os.stat(archive).st_size) as bar:
+            made = put_back(Path(archive), folder, now=_now, progress=progress)
     except PushdError as problem:
-        bar.clear()
         fail(problem)
     except OSError as problem:
-        bar.clear()
         fail(f"{problem.filename or folder}: {problem.strerror}")
-    bar.clear()
     text = f"{folder}: restored as of {made.date}, {made.files} files"
     answer = Line(text, {"data": str(folder), **to_builtins(made)})
     click.echo(answer.json() if as_json else answer.text())
@@ -133,23 +127,23 @@ def _check_stopped(folder: Path) -> Fields:
     from ..jobs import Job
     from ..store.check import open_stopped
 
-    bar = _Bar()
-
     class Shown(Job):
         def advance(self, done: int = 0) -> None:
             """Show how far it has come."""
             super().advance(done)
-            bar.show(self.stage, self.done, self.total)
+            bar.at(self.done, self.total)
 
     report = checks.Report()
     try:
-        with open_stopped(folder) as checker:
+        with open_stopped(folder) as checker, Progress("check") as bar:
             asyncio.run(checks.check(checker, folder, report, Shown("check")))
     except PushdError as problem:
-        bar.clear()
         fail(problem)
-    bar.clear()
     return {"report": to_builtins(report), "text": report.text()}
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _data(data: str | None, file: str | None) -> Path:
@@ -161,18 +155,17 @@ def _data(data: str | None, file: str | None) -> Path:
 
 def _follow(control: Control, job: Fields) -> Fields:
     """Wait for the end of a job and give its result; an interrupt ends it, exits when it failed."""
-    bar = _Bar()
     number = job["number"]
-    try:
-        while job["state"] == "running":
-            bar.show(job["stage"], job["done"], job["total"])
-            time.sleep(LOOK)
-            job = control.call("job")
-            if job["number"] != number:
-                fail("the server has begun another job since")
-    except KeyboardInterrupt:
-        job = _stop(control, number)
-    bar.clear()
+    with Progress(job["job"]) as bar:
+        try:
+            while job["state"] == "running":
+                bar.at(job["done"], job["total"])
+                time.sleep(LOOK)
+                job = control.call("job")
+        except KeyboardInterrupt:
+            job = _stop(control, number)
+    if job["number"] != number:
+        fail("the server has begun another job since")
     if job["state"] != "done":
         fail(f"{job['job']}: {job['problem']}")
     result: Fields = job["result"]
@@ -185,29 +178,3 @@ def _stop(control: Control, number: int) -> Fields:
         time.sleep(LOOK)
         job = control.call("job")
     return dict(job)
-
-
-class _Bar:
-    """How far something has come, on one line of a terminal; nothing elsewhere."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._shown = ""
-        self._now = now
-        self._next = 0.0
-        self._terminal = sys.stderr.isatty()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """Show it, ten times a second at most."""
-        if not self._terminal or self._now() < self._next:
-            return
-        self._next = self._now() + 0.1
-        share = min(done / total, 1.0) if total else 0.0
-        self.clear()
-        self._shown = f"{stage:10} [{'#' * int(share * 30):30}] {share:4.0%}"
-        click.echo(self._shown, err=True, nl=False)
-
-    def clear(self) -> None:
-        """Remove the line."""
-        if self._shown:
-            click.echo("\r" + " " * len(self._shown) + "\r", err=True, nl=False)
-            self._shown = ""
