@@ -8,10 +8,12 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,18 @@ def packed(target: Path, parts: dict[str, bytes], **kinds: bytes) -> Path:
             entry.type = kinds.get("kind", tarfile.REGTYPE)
             tar.addfile(entry, io.BytesIO(data))
     return target
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """Put a small disk in the place of a folder; skips where nothing can be mounted."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 async def filled(bench: Bench) -> str:
@@ -240,6 +254,23 @@ async def test_a_disk_without_the_space_is_not_filled(bench: Bench, shelf: Path)
     with pytest.raises(ArchiveError, match="bytes free, has 1000"):
         await make(bench, shelf / "b.tar", free=lambda folder: 1000)
     assert os.listdir(shelf) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "stage"), [("128k", "copying"), ("400k", "packing")])
+async def test_a_disk_that_fills_up_leaves_nothing(
+    bench: Bench, shelf: Path, size: str, stage: str
+) -> None:
+    """While the store is copied or packed, on a real disk; the server goes on."""
+    await filled(bench)
+    with small_disk(shelf, size):
+        job = Job("backup")
+        with pytest.raises(OSError, match="No space left on device"):
+            await make(bench, shelf / "b.tar", job, free=lambda folder: 1 << 60)
+        assert job.stage == stage
+        assert os.listdir(shelf) == []
+    await filled(bench)
+    await make(bench, shelf / "b.tar")
 
 
 @pytest.mark.parametrize("stage", ["copying", "checking", "packing"])
