@@ -82,8 +82,15 @@ async def test_history_is_kept_for_ever_by_default(bench: Bench) -> None:
     assert messages(bench) == {sent}
 
 
-async def test_what_waits_becomes_a_gap_before_it_goes(bench: Bench) -> None:
-    """A queue that is kept longer than the history names no message that is gone."""
+@pytest.mark.parametrize("rows", [1, 2, retention.ROWS])
+async def test_what_waits_becomes_a_gap_before_it_goes(
+    bench: Bench, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that is kept longer than the history names no message that is gone.
+
+    In however many steps, there is one gap in the end.
+    """
+    monkeypatch.setattr(retention, "ROWS", rows)
     one, other = await bench.friends()
     for number in range(3):
         await bench.post(one, await bench.save(one, PNG + b"%d" % number), **to(other))

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from .journal import Journal
 from .noun import Noun, reads, writes
 
-# Devices, messages and references that one step looks at.
+# Devices, messages, rows and references that one step looks at.
 DEVICES = 500
 MESSAGES = 200
+ROWS = 2000  # of a queue
 REFERENCES = 5000
 # The rest after a step, in seconds.
 REST = 0.01
@@ -47,8 +48,11 @@ class Retention(Noun):
         while newest and after and done < most:
             devices, after = await self._old_fronts(newest, max(after, 0))
             for device in devices[: most - done]:
-                done += await self._expire(device, newest)
-                await self.clock.sleep(REST)
+                begun = False
+                while await self._expire(device, newest):
+                    begun = True
+                    await self.clock.sleep(REST)
+                done += begun
         return done
 
     async def forget(self, before: int) -> int:
@@ -101,20 +105,24 @@ class Retention(Noun):
         return old, rows[-1][0] if len(rows) == DEVICES else 0
 
     @writes()
-    def _expire(self, journal: Journal, device: int, newest: int) -> int:
-        """Replace the front of a queue, up to a message, by a gap; 0 when nothing is old there."""
+    def _expire(self, journal: Journal, device: int, newest: int) -> bool:
+        """Replace some of the front of a queue, up to a message, by a gap; False when none is old.
+
+        The next step takes that gap into its own.
+        """
         queue = journal.queue(device)
         if queue is None:
-            return 0
+            return False
         seq = journal.db.execute(
-            "SELECT max(q.seq) FROM queue q WHERE q.device = ? AND q.seq > ? AND q.message <= ?"
-            " AND NOT EXISTS (SELECT 1 FROM gap g WHERE g.device = q.device AND g.seq = q.seq)",
-            (device, queue.acked, newest),
+            "SELECT max(seq) FROM (SELECT q.seq FROM queue q WHERE q.device = ? AND q.seq > ?"
+            " AND q.message <= ? AND NOT EXISTS (SELECT 1 FROM gap g WHERE g.device = q.device"
+            " AND g.seq = q.seq) ORDER BY q.seq LIMIT ?)",
+            (device, queue.acked, newest, ROWS),
         ).fetchone()[0]
         if seq is None:
-            return 0
+            return False
         _fold_front(journal, device, seq)
-        return 1
+        return True
 
     # --- messages -------------------------------------------------------------------------
 
