@@ -8,15 +8,15 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 from msgspec import to_builtins
 
 from .. import config
 from ..errors import ConfigError, PushdError
-from .calls import Control, Fields, NotReached
+from .calls import Control, Fields, NotReached, Refused
 from .options import (
     data_option,
     fail,
@@ -30,15 +30,16 @@ from .progress import Progress
 from .table import Line, size
 from .verb import failures, pushctl, verb
 
-# Seconds between two looks at a job.
+# Seconds between two looks at a job, and for an answer when it is to end.
 LOOK = 0.2
+STOP_TIMEOUT = 10
 
 
 @verb("backup")
 @click.argument("archive", metavar="FILE")
 def backup(control: Control, archive: str) -> Line:
     """Back the running server up into the new FILE; one that ends in gz is packed."""
-    result = _follow(control, control.call("backup", file=os.path.abspath(archive)))
+    result = _follow(control, "backup", file=os.path.abspath(archive))
     text = f"{result['file']}: {size(result['bytes'])}, {result['files']} files"
     if result["damaged"]:
         click.echo(f"missing or damaged, and not in it: {result['damaged']} files", err=True)
@@ -111,7 +112,7 @@ def check(
     with failures():
         try:
             with Control(path, timeout) as control:
-                found = _follow(control, control.call("check"))
+                found = _follow(control, "check")
         except NotReached:
             if socket_path is not None:
                 raise
@@ -153,18 +154,23 @@ def _data(data: str | None, file: str | None) -> Path:
         fail(error)
 
 
-def _follow(control: Control, job: Fields) -> Fields:
-    """Wait for the end of a job and give its result; an interrupt ends it, exits when it failed."""
-    number = job["number"]
-    with Progress(job["job"]) as bar:
-        try:
-            while job["state"] == "running":
+def _follow(control: Control, cmd: str, **fields: str) -> Fields:
+    """Begin a job, wait for its end and give its result; an interrupt ends it.
+
+    Exits when it failed.
+    """
+    number = 0  # not known yet
+    try:
+        job = control.call(cmd, **fields)
+        number = job["number"]
+        with Progress(cmd) as bar:
+            while job["state"] == "running" and job["number"] == number:
                 bar.at(job["done"], job["total"])
                 time.sleep(LOOK)
                 job = control.call("job")
-        except KeyboardInterrupt:
-            job = _stop(control, number)
-    if job["number"] != number:
+    except KeyboardInterrupt:
+        job = _stop(control.path, cmd, number)
+    if number and job["number"] != number:
         fail("the server has begun another job since")
     if job["state"] != "done":
         fail(f"{job['job']}: {job['problem']}")
@@ -172,9 +178,16 @@ def _follow(control: Control, job: Fields) -> Fields:
     return result
 
 
-def _stop(control: Control, number: int) -> Fields:
-    job: Any = control.call("stop_job", number=number)
-    while job["state"] == "running":
-        time.sleep(LOOK)
-        job = control.call("job")
-    return dict(job)
+def _stop(path: str, cmd: str, number: int) -> Fields:
+    """End a job, which may just have been begun, and wait until it has."""
+    # The old connection may be in the middle of an answer.
+    with Control(path, STOP_TIMEOUT) as control:
+        job: Fields = control.call("job")
+        if job["job"] != cmd or (number and job["number"] != number):
+            fail(f"{cmd}: interrupted")
+        with suppress(Refused):  # when it has ended in this moment
+            control.call("stop_job", number=job["number"])
+        while job["state"] == "running":
+            time.sleep(LOOK)
+            job = control.call("job")
+    return job
