@@ -22,6 +22,7 @@ from .clock import Clock, Dates
 from .config import Config
 from .errors import BadField, PushdError, Refusal, TooMany
 from .hub import Hub
+from .jobs import Jobs
 from .limits import Budget, Penalties
 from .media import Media
 from .model import Frame, Maybe, Natural, StatsOut
@@ -147,6 +148,7 @@ class Context:
     token: Callable[[], str]  # makes a pushId
     turns: Turns = field(default_factory=Turns)
     attempts: Attempts = field(default_factory=Attempts)
+    jobs: Jobs = field(default_factory=Jobs)
     control: Control = field(init=False)  # set by the server, once it serves
     reload: Callable[[], Awaitable[object]] = _nothing_to_reload
     table: Mapping[str, Command] = field(default_factory=dict)

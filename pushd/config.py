@@ -676,6 +676,13 @@ def _cross_checks(layers: _Layers) -> Iterator[str]:
             yield f"{low_origin}: {small}: {low} is more than {large} ({high}, {high_origin})"
         else:
             yield f"{high_origin}: {large}: {high} is less than {small} ({low}, {low_origin})"
+    (days, origin), (least, _) = (
+        layers.values["store.history_days"],
+        layers.values["limits.client_id_days"],
+    )
+    if 0 < days < least:
+        # A repeat is known by the message that it repeats.
+        yield f"{origin}: store.history_days: {days} is less than limits.client_id_days ({least})"
     for small, large in _IN_BASE64:
         (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
         need = (low + 2) // 3 * 4 + _REST_OF_LINE

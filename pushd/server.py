@@ -52,7 +52,7 @@ AUDIT_PERIOD = 5.0
 # How often old things are removed, and how many rows at a time.
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # Descriptors that stay for the store when clients take all they can get.
 RESERVED_FILES = 64
 
@@ -158,6 +158,8 @@ class Server:
             if exporter is not None:
                 await exporter.close()
             self.health.close()
+            # It uses the store, which is closed next.
+            await ctx.jobs.close()
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         limits = self.config.limits
@@ -249,6 +251,7 @@ class Server:
         deadline = self.clock.now() + self.config.server.stop_seconds
         for listener in self._listeners:
             listener.close()
+        service.ctx.jobs.cancel()
         service.refuse_new_work()
         await _until(lambda: service.finished, self.clock, deadline - 2.0)
         service.shut_down()
@@ -281,6 +284,7 @@ class Server:
 
     async def _maintain(self, store: Store) -> None:
         """Remove what is too old, in small steps."""
+        await self._forget(store)
         queue, limits = self.config.queue, self.config.limits
         online = self.service.ctx.hub.devices()
         for start in range(0, len(online), MAINTENANCE_ROWS):
@@ -288,7 +292,6 @@ class Server:
         now = self.clock.wall()
         old_client_ids = now - limits.client_id_days * DAY_MS
         steps: list[Callable[[], Any]] = [
-            partial(store.messages.expire_queues, now - queue.days * DAY_MS, 10),
             partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
             partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
             partial(store.audit.trim, MAINTENANCE_ROWS),
@@ -296,6 +299,19 @@ class Server:
         for step in steps:
             while await step():
                 await self.clock.sleep(0.01)
+
+    async def _forget(self, store: Store) -> None:
+        """Let queues expire, then history, then messages that have had an end of their own."""
+        config, now, retention = self.config, self.clock.wall(), store.retention
+        queues = now - config.queue.days * DAY_MS
+        history = now - config.store.history_days * DAY_MS if config.store.history_days else 0
+        # An hour ahead: what moves from queue to queue meanwhile is found before its message goes.
+        await retention.expire_queues(max(queues, history + HOUR_MS if history else 0))
+        if history:
+            await retention.forget(history)
+        # Repeats of a message are known by it, and a queue names it, for so long.
+        kept = max(config.queue.days, config.limits.client_id_days)
+        await retention.forget_expired(now - kept * DAY_MS - HOUR_MS)
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         """Do something now and then for as long as the server runs; what fails is tried again."""

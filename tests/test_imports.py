@@ -41,13 +41,20 @@ TABLE = {
     "passwords": "errors",
     "media": "errors status",
     "store": "audit clock config draft encoding errors histogram model names outbox status",
+    # Upkeep
+    "jobs": "errors status",
+    "archive": "errors media store",
+    "backup": "archive errors jobs media store",
+    "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
-        "audit clock config errors hub limits media model passwords protocol session status store"
+        "audit clock config errors hub jobs limits media model passwords protocol session status"
+        " store"
     ),
     "handlers": (
-        "commands draft encoding errors media model names outbox protocol session status store"
+        "backup check commands draft encoding errors jobs media model names outbox protocol session"
+        " status store"
     ),
     "service": "commands errors limits model session status",
     "connection": (
@@ -68,7 +75,7 @@ TABLE = {
     "client": "calls errors inbox link outgoing status transfer",
     "terminal": "client",
     # The commands
-    "ctl": "config errors log settings terminal",
+    "ctl": "backup check config errors jobs log settings store terminal",
     "cli": "config ctl errors exporter log server",
     "__main__": "cli",
 }

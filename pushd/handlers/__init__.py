@@ -3,9 +3,35 @@
 from collections.abc import Mapping
 
 from ..commands import Command
-from . import account, data, file, friend, group, login, message, operator, search, terminal, top
+from . import (
+    account,
+    data,
+    file,
+    friend,
+    group,
+    login,
+    message,
+    operator,
+    search,
+    terminal,
+    top,
+    upkeep,
+)
 
-FAMILIES = (login, account, search, friend, group, message, file, data, terminal, operator, top)
+FAMILIES = (
+    login,
+    account,
+    search,
+    friend,
+    group,
+    message,
+    file,
+    data,
+    terminal,
+    operator,
+    upkeep,
+    top,
+)
 
 
 def table() -> Mapping[str, Command]:

@@ -5,7 +5,9 @@
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
-    accounts, devices, friends, messages, groups, files, lifecycle    the verbs
+    accounts, devices, friends, messages, groups, files, lifecycle, retention    the verbs
+    live      a copy of it while it is written
+    copy, check    a store that is closed; what a whole one looks like
     audit, overview    the operator's verbs
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
@@ -25,16 +27,28 @@ from ..model import Actor
 from .accounts import Accounts
 from .audit import Audit
 from .devices import Devices
-from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, tend_log
+from .engine import (
+    FILE,
+    LOG_LIMIT,
+    RESTORING,
+    Lock,
+    Worker,
+    database_size,
+    open_reader,
+    open_writer,
+    tend_log,
+)
 from .files import Files
 from .friends import Friends
 from .groups import GroupVerbs
 from .health import Health
 from .journal import Journal
 from .lifecycle import Lifecycle
+from .live import copy_live
 from .messages import Messages
 from .overview import Overview
 from .reserve import Reserve
+from .retention import Retention
 from .writer import Deliver, Post, Verb, Writer
 
 
@@ -52,6 +66,7 @@ class Store:
         health: Health,
         audit: Audit,
         overview: Overview,
+        retention: Retention,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
@@ -61,6 +76,7 @@ class Store:
         self.health = health
         self.audit = audit
         self.overview = overview
+        self.retention = retention
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -76,6 +92,10 @@ class Store:
         lock = _lock(folder)
         workers: list[Worker] = []
         try:
+            if (folder / RESTORING).exists():
+                raise StoreRefused(
+                    f"{folder}: a restore did not end here: remove this folder, then restore again"
+                )
             return await cls._open(folder, lock, workers, config, clock)
         except BaseException:
             for worker in workers:
@@ -134,9 +154,8 @@ class Store:
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(
-            folder, lock, writer, tuple(workers), nouns, files, Health(*parts), audit, overview
-        )
+        extra = (files, Health(*parts), audit, overview, Retention(*parts))
+        return cls(folder, lock, writer, tuple(workers), nouns, *extra)
 
     @property
     def epoch(self) -> str:
@@ -185,6 +204,18 @@ class Store:
     async def tend_log(self) -> int:
         """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
         return await self._workers[0].run(tend_log, self.folder, LOG_LIMIT)
+
+    async def size(self) -> int:
+        """Give the bytes of the database, without its log."""
+        return await self._workers[-1].run(database_size)
+
+    async def copy(self, target: Path, advance: Callable[[int], None]) -> None:
+        """Copy the store as it is in one moment to a new file, while it goes on.
+
+        `advance` is called in a thread with the bytes copied since its last call; it may raise to
+        end the copy. The store must stay open until then. Raises StoreRefused, OSError.
+        """
+        await copy_live(self._workers[0], target, advance)
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""

@@ -20,6 +20,7 @@ from ..histogram import SECONDS, Histogram
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
+from .engine import failure_kind
 from .indexes import ChatIndex, ClientKeys
 from .membership import Group, Groups, notice_body
 from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
@@ -625,28 +626,3 @@ def _client_sql(count: int) -> str:
         f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id, m.body FROM k"
         " CROSS JOIN client_key c ON c.key = k.key CROSS JOIN message m ON m.id = c.message"
     )
-
-
-def failure_kind(problem: sqlite3.Error) -> str:
-    """Say what an error of SQLite means: full, busy, failed (trust nothing), or a bug."""
-    code = getattr(problem, "sqlite_errorcode", None)
-    if code is None:
-        return "bug"
-    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
-        # The index of the log could not grow: nothing was written, the disk is full.
-        return "full"
-    match code & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return "full"
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return "busy"
-        case (
-            sqlite3.SQLITE_IOERR
-            | sqlite3.SQLITE_CORRUPT
-            | sqlite3.SQLITE_NOTADB
-            | sqlite3.SQLITE_CANTOPEN
-            | sqlite3.SQLITE_READONLY
-            | sqlite3.SQLITE_NOMEM
-        ):
-            return "failed"
-    return "bug"
