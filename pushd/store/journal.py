@@ -550,9 +550,18 @@ class Journal:
             for sender, client_id, number, body in self.db.execute(query, (message,)):
                 self._known[sender, client_id] = (number, body)
 
-    def knows(self, sender: int, client_id: str) -> bool:
-        """Tell whether a message of the sender's has this clientId."""
-        return (sender, client_id) in self._known
+    def home(self, sender: int, client_id: str) -> str:
+        """Give the chatId of the message that has this clientId of the sender's; "" if none has."""
+        known = self._known.get((sender, client_id))
+        if known is None:
+            return ""
+        self.flush()
+        query = (
+            "SELECT c.key FROM message m JOIN chat c ON c.id = m.chat"
+            " WHERE m.id = ? AND m.created >= ?"
+        )
+        row = self.db.execute(query, (known[0], self.now - self.client_id_ms)).fetchone()
+        return "" if row is None else str(row[0])
 
     def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
         """Confirm a message again that was stored under its clientId; None if it is new.
