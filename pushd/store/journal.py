@@ -550,6 +550,10 @@ class Journal:
             for sender, client_id, number, body in self.db.execute(query, (message,)):
                 self._known[sender, client_id] = (number, body)
 
+    def knows(self, sender: int, client_id: str) -> bool:
+        """Tell whether a message of the sender's has this clientId."""
+        return (sender, client_id) in self._known
+
     def home(self, sender: int, client_id: str) -> str:
         """Give the chatId of the message that has this clientId of the sender's; "" if none has."""
         known = self._known.get((sender, client_id))

@@ -21,6 +21,8 @@ PAIR_TYPES = (MessageType.NORMAL, MessageType.REQUEST, MessageType.TASK)
 
 # Queue rows of one list, which is one transaction: more would let all others wait too long.
 MOST_ROWS = 50_000
+# An `expire` that is over when it begins: the row is kept for its clientId, and never shown.
+NEVER_SHOWN = -1
 # Where a message goes: to the other one of a pair, or to a group.
 _Target = Route | Group
 # What is to be stored for one draft once the whole list is found good: the draft, its target, its
@@ -108,8 +110,8 @@ def _route(journal: Journal, sender: int, draft: Draft) -> Route | None:
     """
     route = journal.route(sender, draft.to)
     if route is None and draft.to and draft.client_id and journal.home(sender, draft.client_id):
-        key = pair_key(sender, draft.to)
-        route = Route(journal.find_chat(key), key, draft.to, False, False, False)
+        chat = journal.find_chat(pair_key(sender, draft.to))
+        route = Route(chat, sender, draft.to, False, False, False)
     return route
 
 
@@ -198,9 +200,19 @@ def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accep
     if not chat:
         assert isinstance(target, Route), "a group has its chat from the beginning"
         chat = target.chat = journal.chat(target.key, "pair", {sender.account, target.to})
-    if draft.type == MessageType.REQUEST:
-        requests.record(journal, sender.account, draft.to, draft.description)
+    if draft.type == MessageType.REQUEST and not requests.record(
+        journal, sender.account, draft.to, draft.description
+    ):
+        return _keep(journal, sender.account, draft, target, body)
     return _spread(journal, sender, device, draft, target, body)
+
+
+def _keep(journal: Journal, account: int, draft: Draft, target: _Target, body: str) -> Accepted:
+    """Store what nobody is to see, for its clientId alone."""
+    number, _ = journal.store_message(
+        target.chat, account, body, None, draft.client_id or None, draft.client_key, NEVER_SHOWN
+    )
+    return Accepted(number, target.key, journal.now)
 
 
 def _spread(
