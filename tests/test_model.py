@@ -600,12 +600,11 @@ class Machine(RuleBasedStateMachine):
         [entry] = [each for each in log if each.number == sent.row["msgId"]]
         group = sent.group
         seen = entry in self.readable(user, entry.chat)
-        if seen and group is not None and user.id not in group.roles:
-            return
+        inside = group is None or user.id in group.roles
         leads = group is not None and group.rank(user) > 0
         young = self.clock.wall() - entry.created <= RECALL
         own = entry.sender == user.id and (young or entry.recalled)
-        status = 1 if leads or own else 4004
+        status = 1 if inside and (leads or own) else 4004
         if not seen:
             status = 4005
         self.ask(user, "recall", status, msgId=entry.number)
