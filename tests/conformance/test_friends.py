@@ -6,6 +6,7 @@ import pytest
 
 from .people import (
     ACCOUNT,
+    ONE_LOOP,
     ROUNDS,
     USER,
     all_pages,
@@ -627,6 +628,8 @@ class TestLimits:
         await a.ok("accept_friend", userId=b.user_id)
 
 
+@ONE_LOOP
+@pytest.mark.slow
 class TestRaces:
     """Two answers in one moment: one wins, the other is told, and both sides agree."""
 
@@ -693,7 +696,7 @@ class TestRaces:
     async def test_delete_twice(self, dial: Dialer) -> None:
         """Both end it at once: it has ended; 1 and 4004."""
         a, b = await users(dial, 2)
-        for _ in range(ROUNDS // 5):
+        for _ in range(ROUNDS):
             await befriend(a, b)
             replies = await at_once(
                 (a, {"cmd": "delete_friend", "userId": b.user_id}),
