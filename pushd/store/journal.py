@@ -49,9 +49,16 @@ class Operation(Protocol):
 
     grows: bool  # it needs space, so it is refused while the disk is full
     weight: int  # messages, for the bound of a batch
+    sender: int  # the account whose order it keeps, 0 for none
+    chats: frozenset[str]  # what may be groups that it writes into
+    wide: bool  # it stands in the line of posts into large groups
     deliveries: list[Delivery]
     signals: list[Any]
     error: BaseException | None
+
+    @property
+    def lately(self) -> int:
+        """How many lists the deliveries are of."""
 
     def apply(self, journal: "Journal") -> bool:
         """Check and change the store; raise nothing but what ends the whole batch.
