@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from .load import Address, Connection, Receiver, dial, in_turns, resume
+from .load import Address, Connection, Receiver, Sender, dial, in_turns, resume
 
 PASSWORD = "bench-password"
 
@@ -43,11 +43,7 @@ async def make_groups(
     The owner comes first. For the `online` others behind it nothing waits; for the rest notices do.
     """
     connection = await dial(address, Receiver)
-    owner = await _register(connection, first)
-    numbers = range(first + 1, first + max(sizes))
-    members = await in_turns([partial(_ask, address, n, owner) for n in numbers], at_once=AT_ONCE)
-    for member in members:
-        await connection.ask(_command("accept_friend", userId=member.user_id))
+    owner, members = await _make_friends(address, connection, max(sizes) - 1, first)
     groups = []
     for size in sizes:
         ids = [member.user_id for member in members[: size - 1]]
@@ -59,6 +55,24 @@ async def make_groups(
     emptied = [partial(_empty, address, member) for member in members[:online]]
     await in_turns(emptied, at_once=AT_ONCE)
     return groups, [owner, *members]
+
+
+async def make_away(address: Address, chats: int, each: int) -> Person:
+    """Make an account without a device that many friends wrote to, in lists; return it."""
+    connection = await dial(address, Receiver)
+    owner, friends = await _make_friends(address, connection, chats, 0)
+    connection.close()
+
+    async def write(friend: Person) -> None:
+        sender = await dial(address, partial(Sender, size=each, window=each))
+        await resume(sender, friend.push_id)
+        sender.aim(owner.user_id)
+        sender.go(each)
+        await sender.reach(each)
+        sender.close()
+
+    await in_turns([partial(write, friend) for friend in friends], at_once=AT_ONCE)
+    return owner
 
 
 async def log_in(address: Address, person: Person) -> Connection:
@@ -73,6 +87,18 @@ async def _make(address: Address, number: int) -> Person:
     person = await _start(connection, await _register(connection, number))
     connection.close()
     return person
+
+
+async def _make_friends(
+    address: Address, connection: Connection, count: int, first: int
+) -> tuple[Person, list[Person]]:
+    """Register an account on a connection, and so many friends of it elsewhere."""
+    owner = await _register(connection, first)
+    numbers = range(first + 1, first + 1 + count)
+    friends = await in_turns([partial(_ask, address, n, owner) for n in numbers], at_once=AT_ONCE)
+    for friend in friends:
+        await connection.ask(_command("accept_friend", userId=friend.user_id))
+    return owner, friends
 
 
 async def _ask(address: Address, number: int, friend: Person) -> Person:

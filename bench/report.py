@@ -58,6 +58,8 @@ MEASURES = {
     "group_1000_ms": Measure("ms to the confirmation, 1,000 members, p50", -1),
     "group_5000_ms": Measure("ms to the confirmation, 5,000 members, p50", -1),
     "late_ms": Measure("ms the load itself was late, max", 0),
+    "page_ms": Measure("ms a page of chats, mean", -1),
+    "page_max_ms": Measure("ms a page of chats, max", -1),
     "kib_each": Measure("KiB a connection", -1),
     "base_mib": Measure("MiB without connections", -1),
     "idle_cpu": Measure("server, % of a core, idle", -1),

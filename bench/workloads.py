@@ -30,7 +30,7 @@ from .load import (
     now,
     resume,
 )
-from .people import Person, log_in, make_groups, make_pairs, make_people
+from .people import Person, log_in, make_away, make_groups, make_pairs, make_people
 from .process import Server
 
 Figures = dict[str, float]
@@ -52,6 +52,8 @@ CROWD_RATE = 20  # messages a second to them
 BESIDE_RATE = 200  # messages a second of the pair beside them
 SIZES = (10, 100, 1000, 5000)  # members of the groups in W5N
 EACH_SIZE = 20  # messages to each of them
+AWAY_CHATS = 500  # in W7
+AWAY_EACH = 100  # unread messages of each of them
 RESTARTS = 3000  # in W6; more would use up the ports of the loopback in a few runs
 RESTARTS_AT_ONCE = 10
 SENT_MAX = 10_000_000  # messages of one sender in a run, however long it is
@@ -179,6 +181,10 @@ async def _crowds(address: Address) -> Cast:
     return Cast(people=people, groups=groups)
 
 
+async def _away(address: Address) -> Cast:
+    return Cast(people=[await make_away(address, AWAY_CHATS, AWAY_EACH)])
+
+
 # Running
 
 
@@ -264,6 +270,28 @@ async def _sizes(stage: Stage) -> Figures:
             await sender.reach(sender.sent)
         figures[f"group_{size}_ms"] = _percentile(sorted(sender.delays), 0.5)
     return figures
+
+
+async def _catch_up(stage: Stage) -> Figures:
+    """Ask for all chats after a long absence, a hundred a page."""
+    connection = await log_in(stage.server.address, stage.cast.people[0])
+    stage.connections.append(connection)
+    delays: list[float] = []
+    chats = unread = 0
+    page = ""
+    while page is not None:
+        begin = now()
+        line = f'{{"cmd":"chats","size":100,"page":"{page}"}}\n'
+        reply = await connection.ask(line.encode())
+        delays.append(now() - begin)
+        pairs = [entry for entry in reply["result"] if entry["kind"] == "pair"]
+        chats += len(pairs)
+        unread += sum(entry["unread"] for entry in pairs)
+        page = reply.get("next")
+    # The request of each friend is unread as well.
+    if (chats, unread) != (AWAY_CHATS, AWAY_CHATS * (AWAY_EACH + 1)):
+        raise LoadFailed(f"{chats} chats with {unread} unread messages")
+    return {"page_ms": 1000 * sum(delays) / len(delays), "page_max_ms": 1000 * max(delays)}
 
 
 async def _join_group(stage: Stage, online: int) -> tuple[Sender, list[Receiver]]:
@@ -484,6 +512,11 @@ WORKLOADS = {
     ),
     "W6": Workload(
         f"connect, restart, ready, close; {RESTARTS_AT_ONCE} at a time", _pairs, _restarts
+    ),
+    "W7": Workload(
+        f"{AWAY_CHATS} chats with {AWAY_EACH} unread messages each, by pages of 100",
+        _away,
+        _catch_up,
     ),
     "W9": Workload(
         f"a heartbeat every 10 ms beside {2 * PAIRS} logins at bcrypt cost 10, then beside W1",
