@@ -64,6 +64,7 @@ async def make_away(address: Address, chats: int, each: int) -> Person:
     connection.close()
 
     async def write(friend: Person) -> None:
+        await _empty(address, friend)
         sender = await dial(address, partial(Sender, size=each, window=each))
         await resume(sender, friend.push_id)
         sender.aim(owner.user_id)
