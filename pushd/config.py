@@ -206,6 +206,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ] = 100
     groups: Annotated[int, within(1, _MILLION, "an hour", "New groups per account")] = 50
     files: Annotated[int, within(1, _MILLION, "an hour", "Saved files per account")] = 600
+    typing: Annotated[int, within(1, _MILLION, "a minute", "Signs of typing per account")] = 120
     messages: Annotated[
         int, within(0, _MILLION, "a second", "Messages per account; 0 sets no limit")
     ] = 0

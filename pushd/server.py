@@ -173,6 +173,7 @@ class Server:
             "friend_requests": (limits.friend_requests, HOUR),
             "groups": (limits.groups, HOUR),
             "files": (limits.files, HOUR),
+            "typing": (limits.typing, MINUTE),
         }
         return Context(
             store=store,

@@ -51,9 +51,16 @@ class Operation(Protocol):
 
     grows: bool  # it needs space, so it is refused while the disk is full
     weight: int  # messages, for the bound of a batch
+    sender: int  # the account whose order it keeps, 0 for none
+    chats: frozenset[str]  # what may be groups that it writes into
+    wide: bool  # it stands in the line of posts into large groups
     deliveries: list[Delivery]
     signals: list[Any]
     error: BaseException | None
+
+    @property
+    def lately(self) -> int:
+        """How many lists the deliveries are of."""
 
     def apply(self, journal: "Journal") -> bool:
         """Check and change the store; raise nothing but what ends the whole batch.
@@ -562,6 +569,19 @@ class Journal:
     def knows(self, sender: int, client_id: str) -> bool:
         """Tell whether a message of the sender's has this clientId."""
         return (sender, client_id) in self._known
+
+    def home(self, sender: int, client_id: str) -> str:
+        """Give the chatId of the message that has this clientId of the sender's; "" if none has."""
+        known = self._known.get((sender, client_id))
+        if known is None:
+            return ""
+        self.flush()
+        query = (
+            "SELECT c.key FROM message m JOIN chat c ON c.id = m.chat"
+            " WHERE m.id = ? AND m.created >= ?"
+        )
+        row = self.db.execute(query, (known[0], self.now - self.client_id_ms)).fetchone()
+        return "" if row is None else str(row[0])
 
     def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
         """Confirm a message again that was stored under its clientId; None if it is new.

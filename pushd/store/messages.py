@@ -358,7 +358,7 @@ class Messages(Noun):
         """Put a stub in the place of one's own message that was sent since then (ms).
 
         A group's owner and admins recall anybody's at any time. The others are told by an event.
-        Raises Refusal 4005, 4004 for another's or an old one;
+        Raises Refusal 4005, 4004 for another's or an old one, or for who is out of the group;
         a second recall changes nothing.
         """
         account = actor.account
@@ -369,6 +369,8 @@ class Messages(Noun):
         leads = sender and group is not None and group.rank(account) > 0
         if sender != account and not leads:
             raise Refusal(Status.NOT_ALLOWED, "this is not your message", field="msgId")
+        if key.startswith("g") and (group is None or account not in group.members):
+            raise Refusal(Status.NOT_ALLOWED, "you are not in this group any more", field="msgId")
         if original is not None:
             return
         if created < since and not leads:
@@ -388,8 +390,6 @@ class Messages(Noun):
         journal.signals += [("recalled", user, number, rest) for user in users]
         if group is not None:
             journal.group_notice(group, text, event)
-        if key.startswith("g"):
-            # A group that was dissolved has no more messages.
             return
         for user in users:
             without = actor.device if user == account else 0
