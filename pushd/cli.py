@@ -10,10 +10,13 @@ Exit codes of pushctl: 0, 1 failed, 2 usage, 3 the server was not reached.
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -87,21 +90,50 @@ def pushd(
         "log.format": log_format,
         "log.level": log_level,
     }
-    loaded = _load(file, flags, failure=BAD_CONFIG)
+    _fill_descriptors()
+    # They end the process by default; the server obeys them once it can.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    load = partial(config.load, file, flags, dict(os.environ))
+    loaded = _load(load, failure=BAD_CONFIG)
     if check_config:
+        problem = _unusable(Path(loaded.server.data))
+        if problem:
+            _fail(f"server.data: {settings.shown(loaded.server.data)}: {problem}", BAD_CONFIG)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))
-    log.configure(loaded.log.level, loaded.log.format, journal)
+    wanted = loaded.log
+    log.configure(wanted.level, wanted.format, journal, rate=wanted.rate, waiting=wanted.waiting)
 
     from .server import main  # here: a bad setting is told before anything else is loaded
 
-    sys.exit(main(loaded, ports_file=ports_file))
+    sys.exit(main(loaded, ports_file=ports_file, load=load))
 
 
-def _load(file: str | None, flags: dict[str, Any], *, failure: int) -> config.Config:
+def _fill_descriptors() -> None:
+    """Open what is closed of the standard descriptors: else a file of the store may get one.
+
+    Whatever wrote to standard error then would write into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def _unusable(folder: Path) -> str:
+    """Say why data cannot be kept in a folder, which need not be there yet; "" if it can."""
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return "" if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else f"{folder} is not writable"
+
+
+def _load(load: Callable[[], config.Config], *, failure: int) -> config.Config:
     try:
-        return config.load(file, flags, os.environ)
+        return load()
     except ConfigError as error:
         _fail(error, failure)
 

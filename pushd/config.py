@@ -74,16 +74,23 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """The process: where it listens, where it keeps its data, how it stops."""
 
     listen: Annotated[
-        tuple[str, ...], about("Where to listen: host:port, [::1]:port, or :port for all addresses")
+        tuple[str, ...],
+        about("Where to listen: host:port, [::1]:port, or :port for all addresses", restart=True),
     ] = ("127.0.0.1:9527",)
     data: Annotated[
-        str, about("The directory of the store and the files; under systemd its StateDirectory")
+        str,
+        about(
+            "The directory of the store and the files; under systemd its StateDirectory",
+            restart=True,
+        ),
     ] = "./data"
-    loop: Annotated[Literal["uvloop", "asyncio"], about("The event loop")] = "uvloop"
-    zone: Annotated[str, about("The zone of the dates shown to people, as in Asia/Shanghai")] = (
-        "UTC"
-    )
-    backlog: Annotated[int, within(1, 65535, "connections", "Waiting to be accepted")] = 4096
+    loop: Annotated[Literal["uvloop", "asyncio"], about("The event loop", restart=True)] = "uvloop"
+    zone: Annotated[
+        str, about("The zone of the dates shown to people, as in Asia/Shanghai", restart=True)
+    ] = "UTC"
+    backlog: Annotated[
+        int, within(1, 65535, "connections", "Waiting to be accepted", restart=True)
+    ] = 4096
     stop_seconds: Annotated[float, within(0, 3600, "seconds", "A shutdown before it is forced")] = (
         8.0
     )
@@ -95,7 +102,9 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     bcrypt_cost: Annotated[
         int, within(4, 15, "log2 of rounds", "The cost of a password's hash")
     ] = 10
-    bcrypt_threads: Annotated[int, within(1, 64, "threads", "Passwords hashed at a time")] = 2
+    bcrypt_threads: Annotated[
+        int, within(1, 64, "threads", "Passwords hashed at a time", restart=True)
+    ] = 2
     bcrypt_waiting: Annotated[
         int, within(1, 65536, "requests", "Waiting for such a thread; more are refused")
     ] = 256
@@ -129,6 +138,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     devices: Annotated[int, within(1, 1000, "devices", "One account's devices")] = 10
     friends: Annotated[int, within(1, _MILLION, "users", "One account's friends")] = 5000
     group_members: Annotated[int, within(1, _MILLION, "users", "One group's members")] = 5000
+    presence: Annotated[
+        int, within(1, 10000, "users", "Whose presence one request may ask for")
+    ] = 100
+    reports: Annotated[int, within(1, _MILLION, "reports", "Kept of one account")] = 1000
 
     # Queues and buffers
     window_messages: Annotated[
@@ -186,6 +199,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     wrong_passwords: Annotated[
         int, within(1, _MILLION, "a minute", "Wrong passwords per account and address")
     ] = 5
+    wrong_password_wait: Annotated[
+        int,
+        within(1, _DAY, "seconds", "After too many of them; twice as long with each further one"),
+    ] = 60
+    wrong_password_wait_max: Annotated[int, within(1, _DAY, "seconds", "The longest such wait")] = (
+        3600
+    )
+    wrong_passwords_in_all: Annotated[
+        int,
+        within(1, _MILLION, "a minute", "Wrong passwords per account before it gets slower"),
+    ] = 20
+    wrong_passwords_delay: Annotated[
+        float, within(0, 60, "seconds", "How slow an account gets then")
+    ] = 2.0
+    trust_days: Annotated[
+        int, within(0, 3650, "days", "An address that succeeded does not wait")
+    ] = 30
     registers: Annotated[int, within(1, _MILLION, "an hour", "New accounts per address")] = 200
     logins: Annotated[int, within(1, _MILLION, "an hour", "Logins per address")] = 600
     wrong_push_ids: Annotated[
@@ -204,7 +234,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         int, within(0, _MILLION, "a second", "Messages per account; 0 sets no limit")
     ] = 0
     budget_keys: Annotated[
-        int, within(1, _MANY, "entries", "One table of budgets; the oldest is forgotten")
+        int,
+        within(1, _MANY, "entries", "One table of budgets; the oldest is forgotten", restart=True),
     ] = 100000
 
 
@@ -223,21 +254,27 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 class Store(msgspec.Struct, frozen=True, kw_only=True):
     """The database and its caches."""
 
-    readers: Annotated[int, within(1, 64, "connections", "Reading the database")] = 2
+    readers: Annotated[int, within(1, 64, "connections", "Reading the database", restart=True)] = 2
     batch_rows: Annotated[int, within(1, _MILLION, "rows", "One commit")] = 4096
     busy_seconds: Annotated[float, within(0, 600, "seconds", "To wait for the database's lock")] = (
         10.0
     )
     reserve: Annotated[
-        int, within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk")
+        int,
+        within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk", restart=True),
     ] = 16777216
-    cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory")] = 100000
-    cache_pairs: Annotated[int, within(1, _MANY, "pairs", "Friendships kept in memory")] = 200000
+    cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory", restart=True)] = (
+        100000
+    )
+    cache_pairs: Annotated[
+        int, within(1, _MANY, "pairs", "Friendships kept in memory", restart=True)
+    ] = 200000
     history_days: Annotated[
         int, within(0, 36500, "days", "A message stays in history; 0 keeps it for ever")
     ] = 0
     checkpoint_pages: Annotated[
-        int, within(1, _MANY, "pages", "The write-ahead log before it is written back")
+        int,
+        within(1, _MANY, "pages", "The write-ahead log before it is written back", restart=True),
     ] = 4000
 
 
@@ -262,6 +299,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     orphan_days: Annotated[
         int, within(1, 36500, "days", "A saved file lives that no message or avatar names")
     ] = 7
+    export_hours: Annotated[int, within(1, 8760, "hours", "An archive of an account is kept")] = 24
+    threads: Annotated[int, within(1, 64, "threads", "Working on files", restart=True)] = 4
     picture_pixels: Annotated[
         int, within(1, _MANY, "pixels", "The largest avatar that is decoded for its thumbnail")
     ] = 50000000
@@ -277,6 +316,13 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "console", "json", "logfmt"],
         about("How; auto is console on a terminal and logfmt elsewhere"),
     ] = "auto"
+    rate: Annotated[
+        int,
+        within(0, _MILLION, "lines a second", "Of one event at info and warning; 0 sets no limit"),
+    ] = 100
+    waiting: Annotated[
+        int, within(10, _MILLION, "lines", "Waiting to be written; more are lost, and counted")
+    ] = 10000
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -331,6 +377,27 @@ def origins(
     Raises: ConfigError, like `load`.
     """
     return _read(file, flags, environ).values
+
+
+def adopt(running: Config, fresh: Config) -> tuple[Config, list[str], list[str]]:
+    """Take over what may change in a running server.
+
+    Gives the settings that hold from now on, the names of those that changed, and the names of
+    those whose change needs a restart and that are as they were.
+    """
+    differ = [key for key in SETTINGS if value_of(running, key) != value_of(fresh, key)]
+    restart = [key for key in differ if SETTINGS[key].restart]
+    for key in restart:
+        section, _, name = key.partition(".")
+        kept = msgspec.structs.replace(getattr(fresh, section), **{name: value_of(running, key)})
+        fresh = msgspec.structs.replace(fresh, **{section: kept})
+    return fresh, [key for key in differ if key not in restart], restart
+
+
+def value_of(settings: Config, key: str) -> Any:
+    """Give the value of a setting by its name, such as limits.line."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(settings, section), name)
 
 
 def default_text() -> str:
@@ -458,6 +525,9 @@ def _read_file(layers: _Layers, path: Path) -> None:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        # A pipe would be empty, or hang, when it is read anew.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError("is no regular file")
         with path.open("rb") as stream:
             data = stream.read(FILE_MAX + 1)
     except OSError as error:
@@ -538,7 +608,7 @@ def _variable(key: str) -> str:
 def _check_listen(addresses: tuple[str, ...]) -> None:
     if not addresses:
         raise ValueError("must name at least one address")
-    parsed = set()
+    parsed: dict[tuple[str, int], str] = {}
     for text in addresses:
         try:
             address = parse_address(text)
@@ -546,7 +616,20 @@ def _check_listen(addresses: tuple[str, ...]) -> None:
             raise ValueError(f"{shown(text)}: {error}") from None
         if address[1] and address in parsed:
             raise ValueError(f"{shown(text)} is there twice")
-        parsed.add(address)
+        parsed[address] = text
+    for (host, port), text in parsed.items():
+        for wide in _wider(host):
+            if port and (wide, port) in parsed:
+                raise ValueError(f"{shown(text)} is a part of {shown(parsed[wide, port])}")
+
+
+def _wider(host: str) -> tuple[str, ...]:
+    """Give the hosts, as `parse_address` does, of which an address is a part."""
+    if host in ("", "0.0.0.0", "::"):
+        return ("",) if host else ()
+    if ":" in host:
+        return ("", "::")
+    return ("", "0.0.0.0") if re.fullmatch(r"[0-9.]+", host) else ("",)
 
 
 def _check_data(path: str) -> None:
@@ -583,6 +666,7 @@ _ORDERED = (
     ("limits.heartbeat_min", "limits.heartbeat"),
     ("limits.heartbeat", "limits.heartbeat_max"),
     ("limits.login_idle", "limits.login_total"),
+    ("limits.wrong_password_wait", "limits.wrong_password_wait_max"),
     ("limits.page", "limits.page_max"),
     # A pushed line is at most a reply's size, or clients need two buffers.
     ("limits.packet", "limits.reply"),

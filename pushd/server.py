@@ -26,24 +26,42 @@ from .clock import Clock, Dates
 from .commands import Context
 from .config import Config, parse_address
 from .connection import Connection
+from .dump import dump
 from .errors import StoreError, StoreFailed
 from .handlers.file import sweep
 from .hub import Hub
 from .limits import Budget, Penalties
+from .log import flush
 from .media import Media
 from .passwords import Hasher
+from .reload import Load, Reloader, spread
 from .service import SWEEP, Service
-from .store import Store
+from .sockets import bound
+from .store import FILE, Store
 
 log = structlog.get_logger("pushd.server")
 
 HOUR, MINUTE = 3600.0, 60.0
+# For how many seconds each budget is.
+BUDGETS = {
+    "registers": HOUR,
+    "logins": HOUR,
+    "wrong_push_ids": MINUTE,
+    "phone_searches": HOUR,
+    "searches": HOUR,
+    "friend_requests": HOUR,
+    "groups": HOUR,
+    "files": HOUR,
+}
 # How often the size of the store's log is looked at, in seconds.
 LOG_PERIOD = 15.0
 # How often old things are removed, and how many rows at a time.
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
 DAY_MS = 86_400_000
+# Signals that wait from the reading of the settings until they can be obeyed, and again at the
+# end: by default they would end the process.
+HELD = frozenset({signal.SIGHUP, signal.SIGUSR1})
 # Descriptors that stay for the store when clients take all they can get.
 RESERVED_FILES = 64
 
@@ -55,11 +73,16 @@ class ListenError(Exception):
 class Server:
     """One running server; `run` returns its exit code."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, clock: Clock | None = None, load: Load | None = None
+    ) -> None:
         self.clock = clock or Clock()
         self.addresses: list[str] = []  # what is listened on, with real ports
         self.service: Service
+        self._start = config  # the settings of the start
+        self._load = load or (lambda: config)  # makes them anew
+        self._reloader: Reloader | None = None  # None before there is something to change
+        self._asked = asyncio.Event()  # a reload was asked for by a signal
         self._stop: asyncio.Event
         self._stops = 0  # how many signals asked to stop
         self._listeners: list[asyncio.Server] = []
@@ -78,7 +101,11 @@ class Server:
             self.config.auth.bcrypt_threads,
             self.config.auth.bcrypt_waiting,
         )
-        media = Media(store.folder, picture_pixels=self.config.media.picture_pixels)
+        media = Media(
+            store.folder,
+            picture_pixels=self.config.media.picture_pixels,
+            threads=self.config.media.threads,
+        )
         try:
             media.open()
             return await self._serve(store, hasher, media, ready, signals)
@@ -87,9 +114,23 @@ class Server:
             hasher.close()
             await store.close()
 
+    @property
+    def config(self) -> Config:
+        """The settings that hold now."""
+        return self._start if self._reloader is None else self.service.ctx.config
+
     def stop(self) -> None:
         """Ask the server to shut down; idempotent."""
         self._stop.set()
+
+    async def reload(self) -> dict[str, list[str]]:
+        """Read the settings anew, as `Reloader.reload` does; refused while the server stops."""
+        if self._reloader is None or self._stop.is_set():
+            log.info("not reloaded, the server is starting or stopping")
+            return {"errors": ["the server is starting or stopping"]}
+        result = await self._reloader.reload()
+        _raise_file_limit(self.config.limits.connections)
+        return result
 
     async def _serve(
         self,
@@ -100,14 +141,17 @@ class Server:
         signals: bool,
     ) -> int:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unhandled)
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
+        spread(ctx, service, self.config)
+        self._reloader = Reloader(ctx, service, self._load)
         writer = store.start(ctx.hub.deliver)
         await self._listen(loop, service)
         if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._on_stop_signal)
+            self._take_signals(loop)
         background = [
+            loop.create_task(self._reload_when_asked()),
             loop.create_task(_every(SWEEP, service.sweep)),
             loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
             loop.create_task(self._repeat(MAINTENANCE, partial(sweep, ctx))),
@@ -128,6 +172,8 @@ class Server:
             await self._shut_down(service, store)
             return 0
         finally:
+            if signals:
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
             for task in (stopping, *background):
                 task.cancel()
             for listener in self._listeners:
@@ -136,18 +182,8 @@ class Server:
                 peer.abort()
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
-        limits = self.config.limits
+        keys = self.config.limits.budget_keys
         dates = Dates(self.config.server.zone)
-        counts = {
-            "registers": (limits.registers, HOUR),
-            "logins": (limits.logins, HOUR),
-            "wrong_push_ids": (limits.wrong_push_ids, MINUTE),
-            "phone_searches": (limits.phone_searches, HOUR),
-            "searches": (limits.searches, HOUR),
-            "friend_requests": (limits.friend_requests, HOUR),
-            "groups": (limits.groups, HOUR),
-            "files": (limits.files, HOUR),
-        }
         return Context(
             store=store,
             hub=Hub(self.clock, dates),
@@ -156,11 +192,9 @@ class Server:
             config=self.config,
             hasher=hasher,
             media=media,
-            penalties=Penalties(limits.wrong_passwords, MINUTE, limits.budget_keys),
-            budgets={
-                name: Budget(count, seconds, limits.budget_keys)
-                for name, (count, seconds) in counts.items()
-            },
+            penalties=Penalties(keys=keys),
+            # How many of each is for `spread` to say.
+            budgets={name: Budget(0, seconds, keys) for name, seconds in BUDGETS.items()},
             token=lambda: secrets.token_urlsafe(18),
             table=handlers.table(),
         )
@@ -170,14 +204,14 @@ class Server:
         for text in self.config.server.listen:
             host, port = parse_address(text)
             try:
-                listener = await loop.create_server(
-                    lambda: Connection(service), host or None, port, backlog=backlog
-                )
+                for sock in await bound(loop, host, port):
+                    listener = await loop.create_server(
+                        lambda: Connection(service), sock=sock, backlog=backlog
+                    )
+                    self._listeners.append(listener)
+                    self.addresses.append(_address_of(sock))
             except OSError as problem:
-                reason = os.strerror(problem.errno) if problem.errno else str(problem)
-                raise ListenError(f"{text}: cannot listen: {reason}") from None
-            self._listeners.append(listener)
-            self.addresses += [_address_of(sock) for sock in listener.sockets]
+                raise ListenError(f"{text}: cannot listen: {problem.strerror}") from None
 
     async def _shut_down(self, service: Service, store: Store) -> None:
         """Let what was read be answered, then say goodbye; cut who hangs."""
@@ -197,10 +231,33 @@ class Server:
             return 1
         raise problem or AssertionError("the writer ended by itself")
 
+    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Handle signals from now on, and those that came since the settings were read."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._dump)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+    def _dump(self) -> None:
+        dump(self.service)
+
+    async def _reload_when_asked(self) -> None:
+        """Reload after each signal; several that come during a reload are one."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await self.reload()
+            except Exception as bug:
+                log.error("not reloaded", exc_info=bug)
+
     def _on_stop_signal(self) -> None:
         self._stops += 1
         if self._stops > 1:
             # Asked a second time: at once. What was confirmed is on the disk.
+            log.critical("stopped at once, by a second signal")
+            flush()
             os._exit(1)
         self.stop()
 
@@ -237,8 +294,13 @@ class Server:
                 await work()
             except Exception as problem:
                 # A full disk or a busy store; a store that failed ends the server elsewhere.
-                log.warning("upkeep failed", work=str(work), problem=str(problem))
+                log.warning("upkeep failed", work=_name_of(work), problem=problem)
             await self.clock.sleep(seconds)
+
+
+def _unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody caught; the loop's own text would quote whatever the exception does."""
+    log.error("unhandled", what=context.get("message"), exc_info=context.get("exception"))
 
 
 async def _every(seconds: float, function: Callable[[], None]) -> None:
@@ -250,6 +312,10 @@ async def _every(seconds: float, function: Callable[[], None]) -> None:
 async def _until(condition: Callable[[], bool], clock: Clock, deadline: float) -> None:
     while not condition() and clock.now() < deadline:
         await clock.sleep(0.01)
+
+
+def _name_of(work: Callable[..., object]) -> str:
+    return getattr(getattr(work, "func", work), "__name__", "?")
 
 
 def _address_of(sock: socket.socket) -> str:
@@ -265,21 +331,17 @@ def _raise_file_limit(wanted: int) -> int:
     return target
 
 
-def main(config: Config, *, ports_file: str | None = None) -> int:
-    """Run a server until a signal; gives the exit code, with one line on stderr when it fails."""
+def main(config: Config, *, ports_file: str | None = None, load: Load | None = None) -> int:
+    """Run a server until a signal; gives the exit code, with one line on stderr when it fails.
+
+    `load` makes the settings anew for a reload.
+    """
     # What the store holds is for this user's eyes only.
     os.umask(0o077)
     files = _raise_file_limit(config.limits.connections)
     # The writer's thread wins the GIL back sooner beside a busy loop.
     sys.setswitchinterval(0.0005)
-    log.info(
-        "starting",
-        version=__version__,
-        data=config.server.data,
-        sqlite=sqlite3.sqlite_version,
-        loop=config.server.loop,
-        files=files,
-    )
+    log.info("starting", **_first_line(config), files=files)
 
     def ready(addresses: list[str]) -> None:
         if ports_file:
@@ -290,7 +352,7 @@ def main(config: Config, *, ports_file: str | None = None) -> int:
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
-            code = runner.run(Server(config).run(ready=ready))
+            code = runner.run(Server(config, load=load).run(ready=ready))
     except (StoreError, ListenError) as problem:
         log.critical("cannot start", problem=str(problem))
         return 1
@@ -301,6 +363,24 @@ def main(config: Config, *, ports_file: str | None = None) -> int:
         return 1
     log.info("stopped", code=code)
     return code
+
+
+def _first_line(config: Config) -> dict[str, object]:
+    """Say what is started: enough to know from a log alone what was asked for."""
+    limits = config.limits
+    return {
+        "version": __version__,
+        "config": list(config.files) or "defaults",
+        "listen": list(config.server.listen),
+        "store": os.path.join(config.server.data, FILE),
+        "sqlite": sqlite3.sqlite_version,
+        "loop": config.server.loop,
+        "connections": limits.connections,
+        "connections_per_address": limits.connections_per_address,
+        "line": limits.line,
+        "queue_messages": config.queue.messages,
+        "queue_days": config.queue.days,
+    }
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

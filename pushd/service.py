@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from .commands import Context
+from .config import Config
 from .errors import Refusal, TooMany
 from .limits import Budget
 from .model import Actor, Draft, Failed, MessageType
@@ -70,6 +71,7 @@ class Service:
     def __init__(self, ctx: Context, loop: asyncio.AbstractEventLoop) -> None:
         self.ctx = ctx
         self.limits = ctx.config.limits
+        self.tracing = False  # every frame is logged
         self.stats = Stats()
         self.connections: set[Peer] = set()
         self._loop = loop
@@ -80,6 +82,12 @@ class Service:
         self._numbers = 0
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
         self.draining = False  # no new connections
+
+    def configure(self, settings: Config) -> None:
+        """Take over the settings that may change while connections are open."""
+        self.limits = settings.limits
+        self.tracing = settings.log.level == "debug"
+        self._messages.count = settings.limits.messages
 
     @property
     def saturated(self) -> bool:

@@ -47,11 +47,13 @@ TABLE = {
     "handlers": (
         "commands draft encoding errors media model names outbox protocol session status store"
     ),
-    "service": "commands errors limits model session status",
+    "service": "commands config errors limits model session status",
     "connection": (
-        "commands config draft errors handlers hub model outbox protocol service session sockets"
-        " status store"
+        "commands config draft errors handlers hub log model outbox protocol service session"
+        " sockets status store"
     ),
+    "reload": "commands config errors log service",
+    "dump": "service",
     "server": "*",
     # The client
     "inbox": "",

@@ -100,8 +100,8 @@ def test_an_exception_is_one_line_with_its_traceback(lines: Lines) -> None:
 
     def write(logger: Any) -> None:
         try:
-            raise ValueError("x" * log.TRACE_MAX + "the end")
-        except ValueError:
+            raise RuntimeError("x" * log.TRACE_MAX + "the end")
+        except RuntimeError:
             logger.exception("failed")
             logging.getLogger("asyncio").exception("failed too")
 
@@ -164,7 +164,7 @@ def test_values_of_everyday_are_readable(lines: Lines) -> None:
     assert {key: frame[key] for key in values} == {
         "a": 4003,
         "b": "/x",
-        "c": "KeyError: 'k'",
+        "c": "KeyError",
         "d": None,
         "e": "nan",
     }

@@ -184,10 +184,6 @@ class Writer:
         worker: Worker,
         journal: Journal,
         clock: Clock,
-        *,
-        batch_rows: int,
-        busy_seconds: float,
-        queue_limit: int,
     ) -> None:
         self.deliver: Deliver = lambda deliveries, signals: None
         self.waiting = 0  # messages and verbs that are not committed yet
@@ -197,9 +193,10 @@ class Writer:
         self._worker = worker
         self._journal = journal
         self._clock = clock
-        self._batch_rows = batch_rows
-        self._busy_seconds = busy_seconds
-        self._queue_limit = queue_limit
+        # Settings, which the store keeps up to date
+        self.batch_rows = 4096  # messages and verbs of one batch
+        self.busy_seconds = 10.0  # to wait for the database's lock
+        self.queue_limit = 65536  # messages and verbs that wait, beyond which it is saturated
         self._operations: list[Operation] = []
         self._acks: dict[int, tuple[int, int]] = {}
         self._wake = asyncio.Event()
@@ -208,7 +205,7 @@ class Writer:
     @property
     def saturated(self) -> bool:
         """True when so much waits that connections should hand in no more."""
-        return self.waiting >= self._queue_limit
+        return self.waiting >= self.queue_limit
 
     def submit(self, operation: Operation) -> None:
         """Hand in an operation; it is committed after all that were handed in before."""
@@ -269,7 +266,7 @@ class Writer:
         total = 0
         for count, operation in enumerate(self._operations, start=1):
             total += operation.weight
-            if total >= self._batch_rows:
+            if total >= self.batch_rows:
                 batch = self._operations[:count]
                 del self._operations[:count]
                 return acks, batch
@@ -278,7 +275,7 @@ class Writer:
 
     async def _commit(self, taken: tuple[dict[int, tuple[int, int]], list[Operation]]) -> None:
         acks, batch = taken
-        deadline = self._clock.now() + self._busy_seconds
+        deadline = self._clock.now() + self.busy_seconds
         while True:
             try:
                 finished = await self._worker.run(self._in_thread, acks, batch)
