@@ -33,6 +33,8 @@ Prepare = Callable[[Config], Callable[[], None]]
 
 # Connections that are told of a change before others have their turn.
 STEP = 500
+# Levels at which a reload is told of: a change of the level happens on the side that tells.
+HEARD = ("debug", "info")
 # The settings that bound how long a connection may be silent, and those of a device's window.
 DEADLINES = ("limits.login_idle", "limits.login_total", "limits.write_timeout")
 WINDOW = ("limits.window_messages", "limits.window_bytes")
@@ -90,15 +92,18 @@ class Reloader:
     async def _apply(
         self, fresh: Config, ready: Sequence[Callable[[], None]]
     ) -> dict[str, list[str]]:
+        heard = self._ctx.config.log.level in HEARD
         settings, changed, restart = config.adopt(self._ctx.config, fresh)
         spread(self._ctx, self._service, settings)
         for use in ready:
             use()
-        wanted = settings.log
-        log.adjust(wanted.level, wanted.format, rate=wanted.rate, waiting=wanted.waiting)
+        if not heard:
+            _adjust_log(settings)
         for key in restart:
             logger.warning("takes effect at the next start", setting=key)
         logger.info("reloaded", changed=changed, files=list(settings.files))
+        if heard:
+            _adjust_log(settings)
         await self._tell(changed)
         return {"changed": changed, "restart": restart}
 
@@ -118,6 +123,11 @@ class Reloader:
                     if peer in self._service.connections:
                         self._service.schedule(peer, self._service.now())
                 await asyncio.sleep(0)
+
+
+def _adjust_log(settings: Config) -> None:
+    wanted = settings.log
+    log.adjust(wanted.level, wanted.format, rate=wanted.rate, waiting=wanted.waiting)
 
 
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -19,10 +19,11 @@ assume nothing about ids. No log of ours may hold a traceback at the end.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from .operated import Operated
 from .process import Process, Remote, StartServer
 from .wire import Dialer, HasAddress
 
@@ -33,7 +34,7 @@ LOOPS = ("remote",) if ADDRESS else ("uvloop", "asyncio")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts a server of its own: that takes longer than a quarter of a second."""
     for item in items:
-        if "server" in getattr(item, "fixturenames", ()):
+        if {"server", "operated"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -103,3 +104,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
         own.kill()
     for own in started:
         assert_no_traceback(own)
+
+
+@pytest.fixture
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Operated]]:
+    """Start servers with a settings file of their own; they are killed after the test.
+
+    With `start=False` one is only made. Their logs are for the test to look at.
+    """
+    if ADDRESS:
+        pytest.skip("needs a server of its own")
+    made: list[Operated] = []
+
+    def make(text: str = "", *flags: str, start: bool = True, **settings: object) -> Operated:
+        own = Operated(tmp_path_factory.mktemp("own"), text, *flags, **settings)  # type: ignore[arg-type]
+        made.append(own)
+        if start:
+            own.start()
+        return own
+
+    yield make
+    for own in made:
+        own.dial.close()
+        own.kill()
