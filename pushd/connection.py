@@ -538,7 +538,10 @@ class Connection(asyncio.Protocol):
         if outbox is not None and not (self._gate or self._paused_at):
             self._pack(outbox, out)
         if out:
-            self.transport.write(b"".join(out) if len(out) > 1 else out[0])
+            data = b"".join(out) if len(out) > 1 else out[0]
+            self.transport.write(data)
+            if self._service.tracing:
+                log.debug("written", connection=self.session.number, bytes=len(data))
             out.clear()
         if outbox is not None and outbox.wants_page and not self._gate:
             self._service.spawn(self._read_page(self.session, outbox))
