@@ -269,6 +269,19 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     cache_pairs: Annotated[
         int, within(1, _MANY, "pairs", "Friendships kept in memory", restart=True)
     ] = 200000
+    young_chats: Annotated[
+        int, within(1, _MANY, "messages", "In the small part of the index by chat", restart=True)
+    ] = 4096
+    young_client_ids: Annotated[
+        int,
+        within(
+            1,
+            _MANY,
+            "messages",
+            "In memory before the index by clientId takes them",
+            restart=True,
+        ),
+    ] = 16384
     history_days: Annotated[
         int, within(0, 36500, "days", "A message stays in history; 0 keeps it for ever")
     ] = 0

@@ -92,6 +92,8 @@ class Store:
             reserve,
             cache=settings.cache_accounts,
             pairs=settings.cache_pairs,
+            young_chats=settings.young_chats,
+            young_client_ids=settings.young_client_ids,
         )
         epoch = await workers[0].run(_prepare, journal)
         writer = Writer(workers[0], journal, clock)

@@ -19,6 +19,7 @@ from ..errors import Refusal, StoreFailed
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
+from .indexes import ChatIndex, ClientKeys
 from .membership import Group, Groups, notice_body
 from .records import Mailbox, Queue, Route, digest, pair_key, rest_of, system_key, text_infos
 from .reserve import Reserve
@@ -76,6 +77,8 @@ class Journal:
         *,
         cache: int,
         pairs: int,
+        young_chats: int = 4096,
+        young_client_ids: int = 16384,
     ) -> None:
         self.clock = clock
         self.dates = dates
@@ -86,6 +89,8 @@ class Journal:
         self.strangers = False  # whether people who are no friends may write
         self.batch_rows = 4096  # queue rows of a batch, beyond which it is committed
         self.groups = Groups(pairs)
+        self.chat_index = ChatIndex(young_chats)
+        self.client_keys = ClientKeys(young_client_ids)
         self._written = 0  # values of queue rows that this batch has flushed
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
@@ -114,6 +119,7 @@ class Journal:
         highest = "SELECT max(coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT CAST("
         highest += "value AS INTEGER) FROM meta WHERE key = 'msg_id'), 0))"
         self.next_id = db.execute(highest).fetchone()[0] + 1
+        self.client_keys.open(db)
 
     # --- batches --------------------------------------------------------------------------
 
@@ -201,6 +207,7 @@ class Journal:
 
     def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         self._written = 0
+        first_id = self.next_id
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
@@ -219,7 +226,12 @@ class Journal:
                 break
         self.flush()
         self.save_positions()
+        if self.next_id > first_id:
+            # A batch that stores nothing takes no space either.
+            self.chat_index.settle(self.db, self.next_id - first_id)
+            self.client_keys.settle(self.db, self.next_id - first_id)
         self.db.execute("COMMIT")
+        self.client_keys.committed()
         self._trim()
         return finished
 
@@ -230,6 +242,8 @@ class Journal:
         for cache in (self._mailboxes, self._queues, self._routes, self._chats, self._dirty):
             cache.clear()
         self.groups.clear()
+        self.chat_index.rolled_back()
+        self.client_keys.rolled_back()
         self._known.clear()
         self._message_rows.clear()
         self._queue_rows.clear()
@@ -251,6 +265,7 @@ class Journal:
         if self._message_rows:
             insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows)
             self._message_rows = []
+            self.chat_index.flush(self.db)
         if self._queue_rows:
             insert_rows(self.db, QUEUE_HEAD, 3, self._queue_rows)
             self._written += len(self._queue_rows)
@@ -431,8 +446,11 @@ class Journal:
             client_key,
             expires,
         )
+        self.chat_index.add(chat, number)
         if client_id:
             self._known[sender, client_id] = (number, body)
+            if client_key is not None:
+                self.client_keys.add(client_key, number)
         return number, rest_of(number, body, self.date, now)
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
@@ -520,6 +538,11 @@ class Journal:
             ):
                 self._known[sender, client_id] = (number, body)
             start, left = end, left - count
+        # The newest come last: of two messages with one clientId only the newer one counts.
+        for message in self.client_keys.find(wanted):
+            query = "SELECT sender, client_id, id, body FROM message WHERE id = ?"
+            for sender, client_id, number, body in self.db.execute(query, (message,)):
+                self._known[sender, client_id] = (number, body)
 
     def knows(self, sender: int, client_id: str) -> bool:
         """Tell whether a message of the sender's has this clientId."""
@@ -541,7 +564,6 @@ class Journal:
         )
         created, original, key = self.db.execute(query, (number,)).fetchone()
         if created < self.now - self.client_id_ms:
-            self.db.execute("UPDATE message SET client_key = NULL WHERE id = ?", (number,))
             del self._known[sender, client_id]
             return None
         same = original == digest(body) if original is not None else old == body
@@ -586,7 +608,7 @@ def _client_sql(count: int) -> str:
     values = ",".join(["(?)"] * count)
     return (
         f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id, m.body FROM k"
-        " CROSS JOIN message m WHERE m.client_key = k.key"
+        " CROSS JOIN client_key c ON c.key = k.key CROSS JOIN message m ON m.id = c.message"
     )
 
 
