@@ -1,18 +1,18 @@
-"""The composition root: store, hub and commands wired together, listeners, signals, shutdown.
+"""The composition root: store, hub and commands wired together, listeners, signals, the end.
 
-Shutting down goes in stages: no new connections and 5030 to new work; what was handed in is
-committed and answered and outboxes are written, as far as peers take them; every connection gets
-its last frame; the store is closed. Peers that hang are cut when the time is up.
+Signals count from the first moment on. TERM and INT shut down in stages, a second one ends at
+once; HUP reloads; USR2 is lame duck. Whoever supervises hears READY only when the store has been
+recovered and all listeners are open, and signs of life only while the store answers.
 """
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
 import resource
 import secrets
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,19 +21,21 @@ from typing import Any
 
 import structlog
 
-from . import __version__, handlers
+from . import __version__, handlers, systemd, tls
 from .clock import Clock, Dates
 from .commands import Context
-from .config import Config, parse_address
-from .connection import Connection
-from .errors import StoreError, StoreFailed
+from .config import Config
+from .errors import Refusal, StoreError, StoreFailed
 from .handlers.file import sweep
 from .hub import Hub
 from .limits import Budget, Penalties
+from .listeners import RESERVED_FILES, ListenError, Listeners
 from .media import Media
 from .passwords import Hasher
 from .service import SWEEP, Service
+from .stages import lame_duck, shut_down
 from .store import Store
+from .systemd import Notifier, Told
 
 log = structlog.get_logger("pushd.server")
 
@@ -44,35 +46,41 @@ LOG_PERIOD = 15.0
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
 DAY_MS = 86_400_000
-# Descriptors that stay for the store when clients take all they can get.
-RESERVED_FILES = 64
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the text says which and why."""
+# What the store may take to close after the last frames, as the supervisor is told, in seconds.
+CLOSING = 10.0
 
 
 class Server:
     """One running server; `run` returns its exit code."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, clock: Clock | None = None, told: Told | None = None
+    ) -> None:
         self.config = config
         self.clock = clock or Clock()
+        self._told = told or Told()
+        self._notifier = Notifier(self._told.notify)
+        # Sockets that the supervisor passed, by name; who uses one takes it out.
+        self.inherited = systemd.inherited(self._told.names)
         self.addresses: list[str] = []  # what is listened on, with real ports
         self.service: Service
         self._stop: asyncio.Event
+        self._duck: asyncio.Event  # lame duck was asked for
         self._stops = 0  # how many signals asked to stop
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: Listeners | None = None
 
     async def run(
         self, *, ready: Callable[[list[str]], None] = lambda addresses: None, signals: bool = True
     ) -> int:
         """Serve until a signal or `stop`; gives the exit code.
 
-        Raises StoreError when the store cannot be opened, ListenError for an address.
+        Raises StoreError when the store cannot be opened, ListenError for an address,
+        CertificateError.
         """
-        self._stop = asyncio.Event()
-        store = await Store.open(self.config, self.clock)
+        self._stop, self._duck = asyncio.Event(), asyncio.Event()
+        if signals:
+            self._catch_signals()
+        store = await self._open_store()
         hasher = Hasher(
             self.config.auth.bcrypt_cost,
             self.config.auth.bcrypt_threads,
@@ -81,7 +89,7 @@ class Server:
         media = Media(store.folder, picture_pixels=self.config.media.picture_pixels)
         try:
             media.open()
-            return await self._serve(store, hasher, media, ready, signals)
+            return await self._serve(store, hasher, media, ready)
         finally:
             media.close()
             hasher.close()
@@ -91,22 +99,63 @@ class Server:
         """Ask the server to shut down; idempotent."""
         self._stop.set()
 
+    def lame_duck(self) -> None:
+        """Ask the server to send its clients away one by one, then to shut down; idempotent."""
+        self._duck.set()
+
+    def reload_certificate(self) -> None:
+        """Read the certificate anew for the handshakes to come; a bad one changes nothing."""
+        listeners, settings = self._listeners, self.config.tls
+        if listeners is None or listeners.context is None:
+            return
+        try:
+            listeners.context = tls.server_context(settings.certificate, settings.key)
+        except tls.CertificateError as problem:
+            log.error("the certificate was not renewed, the old one stays", problem=str(problem))
+        else:
+            log.info("the certificate was read anew", certificate=settings.certificate)
+
+    def _on_reload_signal(self) -> None:
+        self._notifier.reloading()
+        self.reload_certificate()
+        self._notifier.send(READY=1)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        loop.add_signal_handler(signal.SIGUSR2, self.lame_duck)
+
+    async def _open_store(self) -> Store:
+        """Open the store, which may migrate for long; who asks to stop waits a little for it."""
+        loop = asyncio.get_running_loop()
+        with self._notifier.patience("opening the store"):
+            opening = loop.create_task(Store.open(self.config, self.clock))
+            stopping = loop.create_task(self._stop.wait())
+            await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await asyncio.wait([opening], timeout=self.config.server.stop_seconds)
+        if not opening.done():
+            # Nothing is served yet, and what a migration has not committed never was.
+            log.info("stopped while the store was being opened")
+            os._exit(0)
+        return opening.result()
+
     async def _serve(
         self,
         store: Store,
         hasher: Hasher,
         media: Media,
         ready: Callable[[list[str]], None],
-        signals: bool,
     ) -> int:
         loop = asyncio.get_running_loop()
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
         writer = store.start(ctx.hub.deliver)
-        await self._listen(loop, service)
-        if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._on_stop_signal)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._listeners = listeners = Listeners(service, files=files)
+        await self._listen(listeners)
         background = [
             loop.create_task(_every(SWEEP, service.sweep)),
             loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
@@ -118,22 +167,50 @@ class Server:
         gc.freeze()
         # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
         gc.set_threshold(50_000, 20, 20)
-        log.info("ready", listen=self.addresses)
-        ready(self.addresses)
-        stopping = loop.create_task(self._stop.wait())
+        if self._told.watchdog:
+            alive = self._notifier.keep_alive(
+                self._told.watchdog, partial(_probe, store), self._status
+            )
+            background.append(loop.create_task(alive))
+        if not self._stop.is_set():
+            log.info("ready", listen=self.addresses)
+            ready(self.addresses)
+            self._notifier.send(READY=1, STATUS=self._status())
         try:
-            await asyncio.wait([stopping, writer], return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
-                return self._failed(writer)
-            await self._shut_down(service, store)
-            return 0
+            await self._until_the_end(writer, listeners)
+            return self._failed(writer) if writer.done() else 0
         finally:
-            for task in (stopping, *background):
+            for task in background:
                 task.cancel()
-            for listener in self._listeners:
-                listener.close()
+            listeners.close()
             for peer in tuple(service.connections):
                 peer.abort()
+
+    async def _until_the_end(self, writer: "asyncio.Task[None]", listeners: Listeners) -> None:
+        """Serve until asked to stop, then stop in stages; returns early when the writer ends."""
+        loop = asyncio.get_running_loop()
+        clock, settings = self.clock, self.config.server
+        stopping = loop.create_task(self._stop.wait())
+        ducking: asyncio.Task[Any] = loop.create_task(self._duck.wait())
+        try:
+            await _first(stopping, ducking, writer)
+            listeners.close()
+            if not (stopping.done() or writer.done()):
+                self._notifier.send(STATUS="lame duck: sending clients away")
+                ducking = loop.create_task(
+                    lame_duck(self.service, clock, settings.lame_duck_seconds)
+                )
+                await _first(stopping, ducking, writer)
+            if not writer.done():
+                self._notifier.send(STOPPING=1, STATUS="stopping")
+                self._notifier.extend(settings.stop_seconds + CLOSING)
+                await shut_down(self.service, clock, settings.stop_seconds)
+        finally:
+            stopping.cancel()
+            ducking.cancel()
+
+    def _status(self) -> str:
+        return f"serving {len(self.service.connections)} connections"
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         limits = self.config.limits
@@ -165,30 +242,24 @@ class Server:
             table=handlers.table(),
         )
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
-        backlog = self.config.server.backlog
-        for text in self.config.server.listen:
-            host, port = parse_address(text)
-            try:
-                listener = await loop.create_server(
-                    lambda: Connection(service), host or None, port, backlog=backlog
-                )
-            except OSError as problem:
-                reason = os.strerror(problem.errno) if problem.errno else str(problem)
-                raise ListenError(f"{text}: cannot listen: {reason}") from None
-            self._listeners.append(listener)
-            self.addresses += [_address_of(sock) for sock in listener.sockets]
-
-    async def _shut_down(self, service: Service, store: Store) -> None:
-        """Let what was read be answered, then say goodbye; cut who hangs."""
-        log.info("stopping", connections=len(service.connections))
-        deadline = self.clock.now() + self.config.server.stop_seconds
-        for listener in self._listeners:
-            listener.close()
-        service.refuse_new_work()
-        await _until(lambda: service.finished, self.clock, deadline - 2.0)
-        service.shut_down()
-        await _until(lambda: not service.connections, self.clock, deadline)
+    async def _listen(self, listeners: Listeners) -> None:
+        """Open all listeners; what the supervisor passed takes the place of what is configured."""
+        settings = self.config.tls
+        secure = self.inherited.pop("tls", [])
+        if settings.certificate:
+            listeners.context = tls.server_context(settings.certificate, settings.key)
+        elif secure:
+            raise ListenError("a socket for TLS was passed, and tls.certificate is not set")
+        passed = self.inherited.pop("tcp", [])
+        for sock in passed:
+            listeners.adopt(sock)
+        for text in () if passed else self.config.server.listen:
+            await listeners.listen(text)
+        for sock in secure:
+            listeners.adopt(sock, tls=True)
+        for text in () if secure else settings.listen:
+            await listeners.listen(text, tls=True)
+        self.addresses = listeners.addresses
 
     def _failed(self, writer: "asyncio.Task[None]") -> int:
         problem = writer.exception()
@@ -247,14 +318,14 @@ async def _every(seconds: float, function: Callable[[], None]) -> None:
         function()
 
 
-async def _until(condition: Callable[[], bool], clock: Clock, deadline: float) -> None:
-    while not condition() and clock.now() < deadline:
-        await clock.sleep(0.01)
+async def _first(*tasks: "asyncio.Task[Any]") -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _address_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+async def _probe(store: Store) -> None:
+    """Come back once the store's writer has answered, be it that another program holds the file."""
+    with contextlib.suppress(Refusal):
+        await store.writer.barrier()
 
 
 def _raise_file_limit(wanted: int) -> int:
@@ -265,10 +336,13 @@ def _raise_file_limit(wanted: int) -> int:
     return target
 
 
-def main(config: Config, *, ports_file: str | None = None) -> int:
+def main(config: Config, *, ports_file: str | None = None, told: Told | None = None) -> int:
     """Run a server until a signal; gives the exit code, with one line on stderr when it fails."""
     # What the store holds is for this user's eyes only.
     os.umask(0o077)
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        # Until there is something to reload or to send away, they must not end the process.
+        signal.signal(number, signal.SIG_IGN)
     files = _raise_file_limit(config.limits.connections)
     # The writer's thread wins the GIL back sooner beside a busy loop.
     sys.setswitchinterval(0.0005)
@@ -288,19 +362,24 @@ def main(config: Config, *, ports_file: str | None = None) -> int:
                 file.write("".join(f"{address}\n" for address in addresses))
             os.replace(f"{ports_file}.new", ports_file)
 
+    told = told or Told()
     try:
         with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
-            code = runner.run(Server(config).run(ready=ready))
-    except (StoreError, ListenError) as problem:
-        log.critical("cannot start", problem=str(problem))
-        return 1
+            code = runner.run(Server(config, told=told).run(ready=ready))
+    except (StoreError, ListenError, tls.CertificateError, systemd.SocketError) as problem:
+        return _cannot_start(told, problem)
     except OSError as problem:
         if problem.errno != errno.ENOSPC:
             raise
-        log.critical("cannot start", problem=str(problem))
-        return 1
+        return _cannot_start(told, problem)
     log.info("stopped", code=code)
     return code
+
+
+def _cannot_start(told: Told, problem: Exception) -> int:
+    log.critical("cannot start", problem=str(problem))
+    Notifier(told.notify).send(STATUS=f"cannot start: {problem}")
+    return 1
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

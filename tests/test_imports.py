@@ -23,6 +23,8 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "tls": "",
+    "systemd": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -52,6 +54,8 @@ TABLE = {
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
+    "listeners": "config connection service sockets",
+    "stages": "clock service",
     "server": "*",
     # The client
     "inbox": "",
@@ -59,9 +63,9 @@ TABLE = {
     "link": "errors inbox status",
     "calls": "inbox link",
     "client": "calls errors inbox link model outgoing protocol status",
-    "terminal": "client model protocol",
+    "terminal": "client model protocol tls",
     # The commands
-    "cli": "client config errors log server settings terminal",
+    "cli": "client config errors log server settings systemd terminal tls",
     "__main__": "cli",
 }
 
