@@ -10,6 +10,8 @@ import ssl
 # Of TLS 1.2 only what has forward secrecy and is authenticated; those of 1.3 all are.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
+MOST = 1 << 20  # bytes of a file that are looked at
+
 
 class CertificateError(Exception):
     """A certificate or its key cannot be used; the text says which and why, in one line."""
@@ -25,13 +27,13 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    for path in (certificate, key):
-        _check_readable(path)
+    _read(certificate)
+    secret = _read(key or certificate)
     try:
         # The password keeps OpenSSL from asking for one on a terminal.
         context.load_cert_chain(certificate, key or None, password="")
     except ssl.SSLError as problem:
-        raise CertificateError(f"{_blamed(problem, certificate, key)}") from None
+        raise CertificateError(_blamed(problem, secret, certificate, key)) from None
     except OSError as problem:
         raise CertificateError(f"{certificate}: {problem.strerror}") from None
     return context
@@ -43,7 +45,7 @@ def client_context(cafile: str | None = None) -> ssl.SSLContext:
     Raises: CertificateError when the file holds none.
     """
     if cafile is not None:
-        _check_readable(cafile)
+        _read(cafile)
     try:
         return ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:
@@ -61,22 +63,21 @@ def reason(problem: OSError) -> str:
     return problem.strerror or str(problem) or type(problem).__name__
 
 
-def _check_readable(path: str) -> None:
+def _read(path: str) -> bytes:
     try:
-        if path:
-            with open(path, "rb"):
-                pass
+        with open(path, "rb") as file:
+            return file.read(MOST)
     except OSError as problem:
         raise CertificateError(f"{path}: {problem.strerror}") from None
 
 
-def _blamed(problem: ssl.SSLError, certificate: str, key: str) -> str:
+def _blamed(problem: ssl.SSLError, secret: bytes, certificate: str, key: str) -> str:
     """Name the file that is at fault, as far as OpenSSL tells."""
     match problem.reason:
         case "KEY_VALUES_MISMATCH" | "KEY_TYPE_MISMATCH":
             return f"{key or certificate}: the key is not that of {certificate}"
         case "EE_KEY_TOO_SMALL" | "CA_MD_TOO_WEAK":
             return f"{certificate}: it is too weak"
-        case "BAD_DECRYPT" | "BAD_PASSWORD_READ" | "INTERRUPTED_OR_CANCELLED":
-            return f"{key or certificate}: the key is encrypted; store it without a password"
+    if b"ENCRYPTED" in secret:
+        return f"{key or certificate}: the key is encrypted; store it without a password"
     return f"{certificate}, {key or 'its key'}: not a PEM certificate with its key"
