@@ -8,10 +8,12 @@ Exit codes of pushctl: 0, 1 failed, 2 usage, 3 the server was not reached.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from . import __version__, config, log, settings
+from . import __version__, config, log, settings, systemd, tls
 from .errors import ConfigError
 
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -41,6 +43,14 @@ def _address(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
             config.parse_address(text)
         except ValueError as error:
             raise click.BadParameter(f"{settings.shown(text)}: {error}") from None
+    return value
+
+
+def _server_address(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
+    try:
+        config.parse_server(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{settings.shown(value)}: {error}") from None
     return value
 
 
@@ -92,9 +102,10 @@ def pushd(
     }
     _fill_descriptors()
     # They end the process by default; the server obeys them once it can.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     load = partial(config.load, file, flags, dict(os.environ))
     loaded = _load(load, failure=BAD_CONFIG)
+    _check_certificate(loaded)
     if check_config:
         problem = _unusable(Path(loaded.server.data))
         if problem:
@@ -107,7 +118,16 @@ def pushd(
 
     from .server import main  # here: a bad setting is told before anything else is loaded
 
-    sys.exit(main(loaded, ports_file=ports_file, load=load))
+    told = systemd.told(os.environ, os.getpid())
+    sys.exit(main(loaded, ports_file=ports_file, told=told, load=load))
+
+
+def _check_certificate(loaded: config.Config) -> None:
+    try:
+        if loaded.tls.certificate:
+            tls.server_context(loaded.tls.certificate, loaded.tls.key)
+    except tls.CertificateError as error:
+        _fail(f"tls.certificate: {error}", BAD_CONFIG)
 
 
 def _fill_descriptors() -> None:
@@ -152,8 +172,11 @@ _server_option = click.option(
     default="127.0.0.1:9527",
     show_default=True,
     metavar="ADDR",
-    callback=_address,
-    help="The server, as host:port.",
+    callback=_server_address,
+    help="The server, as host:port or tls://host:port.",
+)
+_cafile_option = click.option(
+    "--cafile", metavar="FILE", help="Trust the certificates in this file, not the system's."
 )
 
 
@@ -165,14 +188,16 @@ def pushctl() -> None:
 
 @pushctl.command()
 @_server_option
-def chat(*, server: str) -> None:
+@_cafile_option
+def chat(*, server: str, cafile: str | None) -> None:
     """Chat in this terminal."""
     from .terminal import run_chat
 
+    host, port, context = _to_reach(server, cafile)
     try:
-        code = asyncio.run(run_chat(*_to_reach(server)))
+        code = asyncio.run(run_chat(host, port, ssl=context))
     except OSError as error:
-        _fail(f"{server}: {_reason(error)}", NOT_REACHED)
+        _fail(f"{server}: {tls.reason(error)}", NOT_REACHED)
     except KeyboardInterrupt:
         code = 0  # the usual way to leave
     sys.exit(code)
@@ -201,6 +226,7 @@ def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
 
 @pushctl.command()
 @_server_option
+@_cafile_option
 @click.option(
     "--timeout",
     type=click.IntRange(1, 3600),
@@ -209,12 +235,13 @@ def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
     help="Seconds to wait for the answer.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def ping(*, server: str, timeout: int, as_json: bool) -> None:
+def ping(*, server: str, cafile: str | None, timeout: int, as_json: bool) -> None:
     """Ask the server for a sign of life and print how long it took."""
+    host, port, context = _to_reach(server, cafile)
     try:
-        milliseconds, line = _round_trip(_to_reach(server), timeout)
+        milliseconds, line = _round_trip((host, port), context, timeout)
     except OSError as error:
-        _fail(f"{server}: {_reason(error)}", NOT_REACHED)
+        _fail(f"{server}: {tls.reason(error)}", NOT_REACHED)
     if not _is_pong(line):
         _fail(
             f"{server}: no pushd answers there: {settings.shown(line.decode(errors='replace'))}", 1
@@ -225,19 +252,30 @@ def ping(*, server: str, timeout: int, as_json: bool) -> None:
         click.echo(f"{server} answered in {milliseconds:.2f} ms")
 
 
-def _to_reach(server: str) -> tuple[str, int]:
-    """Turn an address into one to connect to: `:port` is on this machine."""
-    host, port = config.parse_address(server)
-    return host or "localhost", port
+def _to_reach(server: str, cafile: str | None) -> tuple[str, int, ssl.SSLContext | None]:
+    """Turn an address into what to connect to: `:port` is on this machine."""
+    host, port, secure = config.parse_server(server)
+    if cafile is not None and not secure:
+        raise click.UsageError("--cafile goes with tls://host:port")
+    try:
+        return host, port, tls.client_context(cafile) if secure else None
+    except tls.CertificateError as error:
+        raise click.UsageError(f"--cafile {error}") from None
 
 
-def _round_trip(address: tuple[str, int], timeout: float) -> tuple[float, bytes]:
+def _round_trip(
+    address: tuple[str, int], context: ssl.SSLContext | None, timeout: float
+) -> tuple[float, bytes]:
     """Send one ping and read one line; the time is in milliseconds, without the connecting.
 
     Raises: OSError when there is no line within `timeout` seconds.
     """
     end = time.monotonic() + timeout
-    with socket.create_connection(address, timeout) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(address, timeout))
+        if context is not None:
+            connection = context.wrap_socket(connection, server_hostname=address[0])
+            stack.enter_context(connection)
         begin = time.monotonic()
         connection.sendall(b'{"cmd":"ping"}\n')
         line = b""
@@ -258,7 +296,3 @@ def _is_pong(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(frame, dict) and frame.get("cmd") == "ping" and frame.get("status") == 1
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__

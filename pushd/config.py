@@ -51,6 +51,9 @@ FLAGS = {
     "log.format": "--log-format",
 }
 
+# Settings that may be the name of a credential.
+CREDENTIALS = ("tls.certificate", "tls.key")
+
 # Ends of ranges
 _MAX = 1 << 40  # bytes and characters: where no smaller number is the obvious end
 _MANY = 100_000_000
@@ -93,6 +96,27 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     ] = 4096
     stop_seconds: Annotated[float, within(0, 3600, "seconds", "A shutdown before it is forced")] = (
         8.0
+    )
+    lame_duck_seconds: Annotated[
+        float, within(0, 86400, "seconds", "After USR2 all clients are sent away within this time")
+    ] = 60.0
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """TLS 1.2 and newer, on listeners of its own; a reload reads the certificate anew."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        about("Where to listen for TLS, as in server.listen; needs a certificate", restart=True),
+    ] = ()
+    certificate: Annotated[
+        str, about("The PEM file of the certificate and its chain, or a credential of systemd")
+    ] = ""
+    key: Annotated[
+        str, about("The PEM file of its key, likewise; empty: it is in the certificate's file")
+    ] = ""
+    handshake_seconds: Annotated[float, within(1, 600, "seconds", "A handshake before it ends")] = (
+        10.0
     )
 
 
@@ -342,6 +366,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, by section; `files` are those that were read, and no setting."""
 
     server: Server = msgspec.field(default_factory=Server)
+    tls: Tls = msgspec.field(default_factory=Tls)
     auth: Auth = msgspec.field(default_factory=Auth)
     limits: Limits = msgspec.field(default_factory=Limits)
     queue: Queue = msgspec.field(default_factory=Queue)
@@ -353,6 +378,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
+    "tls": Tls,
     "auth": Auth,
     "limits": Limits,
     "queue": Queue,
@@ -455,6 +481,18 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def parse_server(text: str) -> tuple[str, int, bool]:
+    """Split the address of a server to reach: host, port, and whether by TLS (`tls://host:port`).
+
+    Raises: ValueError, as `parse_address`.
+    """
+    scheme, slashes, rest = text.rpartition("://")
+    if slashes and scheme != "tls":
+        raise ValueError(f"write host:port or tls://host:port, not {shown(scheme)}://")
+    host, port = parse_address(rest)
+    return host or "localhost", port, bool(slashes)
+
+
 # Layers
 
 
@@ -493,10 +531,19 @@ def _read(file: str | None, flags: Mapping[str, Any], environ: Mapping[str, str]
     for key, value in flags.items():
         if value is not None:
             layers.put(key, value, FLAGS[key], f"flags: {FLAGS[key]}")
+    _find_credentials(layers, environ.get("CREDENTIALS_DIRECTORY", ""))
     layers.errors.extend(_cross_checks(layers))
     if layers.errors:
         raise ConfigError([one_line(error) for error in layers.errors])
     return layers
+
+
+def _find_credentials(layers: _Layers, folder: str) -> None:
+    """Turn names of systemd's credentials into their paths; a path stays what it is."""
+    for key in CREDENTIALS:
+        name, origin = layers.values[key]
+        if folder and name and "/" not in name and os.path.lexists(f"{folder}/{name}"):
+            layers.values[key] = f"{folder}/{name}", origin
 
 
 def _paths(layers: _Layers, file: str | None) -> Iterator[Path]:
@@ -621,6 +668,10 @@ def _variable(key: str) -> str:
 def _check_listen(addresses: tuple[str, ...]) -> None:
     if not addresses:
         raise ValueError("must name at least one address")
+    _check_addresses(addresses)
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> None:
     parsed: dict[tuple[str, int], str] = {}
     for text in addresses:
         try:
@@ -665,6 +716,7 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 _CHECKS: dict[str, Callable[[Any], None]] = {
     "server.listen": _check_listen,
+    "tls.listen": _check_addresses,
     "server.data": _check_data,
     "server.zone": _check_zone,
     "auth.reserved_names": _check_names,
@@ -708,6 +760,9 @@ def _cross_checks(layers: _Layers) -> Iterator[str]:
             yield f"{low_origin}: {small}: {low} is more than {large} ({high}, {high_origin})"
         else:
             yield f"{high_origin}: {large}: {high} is less than {small} ({low}, {low_origin})"
+    listen, certificate = layers.values["tls.listen"], layers.values["tls.certificate"]
+    if listen[0] and not certificate[0]:
+        yield f"{listen[1]}: tls.listen: needs tls.certificate, which is not set"
     for small, large in _IN_BASE64:
         (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
         need = (low + 2) // 3 * 4 + _REST_OF_LINE

@@ -1,18 +1,18 @@
-"""The composition root: store, hub and commands wired together, listeners, signals, shutdown.
+"""The composition root: store, hub and commands wired together, listeners, signals, the end.
 
-Shutting down goes in stages: no new connections and 5030 to new work; what was handed in is
-committed and answered and outboxes are written, as far as peers take them; every connection gets
-its last frame; the store is closed. Peers that hang are cut when the time is up.
+Signals count from the first moment on. TERM and INT shut down in stages, a second one ends at
+once; HUP reloads; USR2 is lame duck. Whoever supervises hears READY only when the store has been
+recovered and all listeners are open, and signs of life only while the store answers.
 """
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
 import resource
 import secrets
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,23 +21,24 @@ from typing import Any
 
 import structlog
 
-from . import __version__, handlers
+from . import __version__, handlers, systemd, tls
 from .clock import Clock, Dates
 from .commands import Context
-from .config import Config, parse_address
-from .connection import Connection
+from .config import Config
 from .dump import dump
-from .errors import StoreError, StoreFailed
+from .errors import ConfigError, Refusal, StoreError, StoreFailed
 from .handlers.file import sweep
 from .hub import Hub
 from .limits import Budget, Penalties
+from .listeners import RESERVED_FILES, ListenError, Listeners
 from .log import flush
 from .media import Media
 from .passwords import Hasher
 from .reload import Load, Reloader, spread
 from .service import SWEEP, Service
-from .sockets import bound
+from .stages import lame_duck, shut_down
 from .store import FILE, Store
+from .systemd import Notifier, Told
 
 log = structlog.get_logger("pushd.server")
 
@@ -59,24 +60,28 @@ LOG_PERIOD = 15.0
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
 DAY_MS = 86_400_000
+# What the store may take to close after the last frames, as the supervisor is told, in seconds.
+CLOSING = 10.0
 # Signals that wait from the reading of the settings until they can be obeyed, and again at the
 # end: by default they would end the process.
-HELD = frozenset({signal.SIGHUP, signal.SIGUSR1})
-# Descriptors that stay for the store when clients take all they can get.
-RESERVED_FILES = 64
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the text says which and why."""
+HELD = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 
 
 class Server:
     """One running server; `run` returns its exit code."""
 
     def __init__(
-        self, config: Config, clock: Clock | None = None, load: Load | None = None
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        told: Told | None = None,
+        load: Load | None = None,
     ) -> None:
         self.clock = clock or Clock()
+        self._told = told or Told()
+        self._notifier = Notifier(self._told.notify)
+        # Sockets that the supervisor passed, by name; who uses one takes it out.
+        self.inherited = systemd.inherited(self._told.names)
         self.addresses: list[str] = []  # what is listened on, with real ports
         self.service: Service
         self._start = config  # the settings of the start
@@ -84,18 +89,29 @@ class Server:
         self._reloader: Reloader | None = None  # None before there is something to change
         self._asked = asyncio.Event()  # a reload was asked for by a signal
         self._stop: asyncio.Event
+        self._duck: asyncio.Event  # lame duck was asked for
         self._stops = 0  # how many signals asked to stop
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: Listeners | None = None
 
     async def run(
         self, *, ready: Callable[[list[str]], None] = lambda addresses: None, signals: bool = True
     ) -> int:
         """Serve until a signal or `stop`; gives the exit code.
 
-        Raises StoreError when the store cannot be opened, ListenError for an address.
+        Raises StoreError when the store cannot be opened, ListenError for an address,
+        CertificateError.
         """
-        self._stop = asyncio.Event()
-        store = await Store.open(self.config, self.clock)
+        self._stop, self._duck = asyncio.Event(), asyncio.Event()
+        if signals:
+            self._catch_signals()
+        try:
+            return await self._run(ready)
+        finally:
+            if signals:
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+
+    async def _run(self, ready: Callable[[list[str]], None]) -> int:
+        store = await self._open_store()
         hasher = Hasher(
             self.config.auth.bcrypt_cost,
             self.config.auth.bcrypt_threads,
@@ -108,7 +124,7 @@ class Server:
         )
         try:
             media.open()
-            return await self._serve(store, hasher, media, ready, signals)
+            return await self._serve(store, hasher, media, ready)
         finally:
             media.close()
             hasher.close()
@@ -123,14 +139,58 @@ class Server:
         """Ask the server to shut down; idempotent."""
         self._stop.set()
 
+    def lame_duck(self) -> None:
+        """Ask the server to send its clients away one by one, then to shut down; idempotent."""
+        self._duck.set()
+
     async def reload(self) -> dict[str, list[str]]:
         """Read the settings anew, as `Reloader.reload` does; refused while the server stops."""
-        if self._reloader is None or self._stop.is_set():
+        if self._reloader is None or self._listeners is None or self._stop.is_set():
             log.info("not reloaded, the server is starting or stopping")
             return {"errors": ["the server is starting or stopping"]}
-        result = await self._reloader.reload()
-        _raise_file_limit(self.config.limits.connections)
+        self._notifier.reloading()
+        try:
+            result = await self._reloader.reload()
+            self._listeners.allow(_raise_file_limit(self.config.limits.connections))
+        finally:
+            self._notifier.send(READY=1)
         return result
+
+    def _prepare_certificate(self, fresh: Config) -> Callable[[], None]:
+        """Read the certificate for the handshakes to come; raises ConfigError."""
+        listeners, settings = self._listeners, fresh.tls
+        if listeners is None or listeners.context is None or not settings.certificate:
+            return lambda: None
+        try:
+            context = tls.server_context(settings.certificate, settings.key)
+        except tls.CertificateError as problem:
+            raise ConfigError([f"tls.certificate: {problem}"]) from None
+        return partial(setattr, listeners, "context", context)
+
+    def _catch_signals(self) -> None:
+        """Handle signals from now on, and those that came since the settings were read."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._dump)
+        loop.add_signal_handler(signal.SIGUSR2, self.lame_duck)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+    async def _open_store(self) -> Store:
+        """Open the store, which may migrate for long; who asks to stop waits a little for it."""
+        loop = asyncio.get_running_loop()
+        with self._notifier.patience("opening the store"):
+            opening = loop.create_task(Store.open(self.config, self.clock))
+            stopping = loop.create_task(self._stop.wait())
+            await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await asyncio.wait([opening], timeout=self.config.server.stop_seconds)
+        if not opening.done():
+            # Nothing is served yet, and what a migration has not committed never was.
+            log.info("stopped while the store was being opened")
+            os._exit(0)
+        return opening.result()
 
     async def _serve(
         self,
@@ -138,7 +198,6 @@ class Server:
         hasher: Hasher,
         media: Media,
         ready: Callable[[list[str]], None],
-        signals: bool,
     ) -> int:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_unhandled)
@@ -147,9 +206,10 @@ class Server:
         spread(ctx, service, self.config)
         self._reloader = Reloader(ctx, service, self._load)
         writer = store.start(ctx.hub.deliver)
-        await self._listen(loop, service)
-        if signals:
-            self._take_signals(loop)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._listeners = listeners = Listeners(service, files=files)
+        await self._listen(listeners)
+        self._reloader.prepare.append(self._prepare_certificate)
         background = [
             loop.create_task(self._reload_when_asked()),
             loop.create_task(_every(SWEEP, service.sweep)),
@@ -162,24 +222,50 @@ class Server:
         gc.freeze()
         # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
         gc.set_threshold(50_000, 20, 20)
-        log.info("ready", listen=self.addresses)
-        ready(self.addresses)
-        stopping = loop.create_task(self._stop.wait())
+        if self._told.watchdog:
+            alive = self._notifier.keep_alive(
+                self._told.watchdog, partial(_probe, store), self._status
+            )
+            background.append(loop.create_task(alive))
+        if not self._stop.is_set():
+            log.info("ready", listen=self.addresses)
+            ready(self.addresses)
+            self._notifier.send(READY=1, STATUS=self._status())
         try:
-            await asyncio.wait([stopping, writer], return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
-                return self._failed(writer)
-            await self._shut_down(service, store)
-            return 0
+            await self._until_the_end(writer, listeners)
+            return self._failed(writer) if writer.done() else 0
         finally:
-            if signals:
-                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-            for task in (stopping, *background):
+            for task in background:
                 task.cancel()
-            for listener in self._listeners:
-                listener.close()
+            listeners.close()
             for peer in tuple(service.connections):
                 peer.abort()
+
+    async def _until_the_end(self, writer: "asyncio.Task[None]", listeners: Listeners) -> None:
+        """Serve until asked to stop, then stop in stages; returns early when the writer ends."""
+        loop = asyncio.get_running_loop()
+        clock, settings = self.clock, self.config.server
+        stopping = loop.create_task(self._stop.wait())
+        ducking: asyncio.Task[Any] = loop.create_task(self._duck.wait())
+        try:
+            await _first(stopping, ducking, writer)
+            listeners.close()
+            if not (stopping.done() or writer.done()):
+                self._notifier.send(STATUS="lame duck: sending clients away")
+                ducking = loop.create_task(
+                    lame_duck(self.service, clock, settings.lame_duck_seconds)
+                )
+                await _first(stopping, ducking, writer)
+            if not writer.done():
+                self._notifier.send(STOPPING=1, STATUS="stopping")
+                self._notifier.extend(settings.stop_seconds + CLOSING)
+                await shut_down(self.service, clock, settings.stop_seconds)
+        finally:
+            stopping.cancel()
+            ducking.cancel()
+
+    def _status(self) -> str:
+        return f"serving {len(self.service.connections)} connections"
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         keys = self.config.limits.budget_keys
@@ -199,30 +285,24 @@ class Server:
             table=handlers.table(),
         )
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
-        backlog = self.config.server.backlog
-        for text in self.config.server.listen:
-            host, port = parse_address(text)
-            try:
-                for sock in await bound(loop, host, port):
-                    listener = await loop.create_server(
-                        lambda: Connection(service), sock=sock, backlog=backlog
-                    )
-                    self._listeners.append(listener)
-                    self.addresses.append(_address_of(sock))
-            except OSError as problem:
-                raise ListenError(f"{text}: cannot listen: {problem.strerror}") from None
-
-    async def _shut_down(self, service: Service, store: Store) -> None:
-        """Let what was read be answered, then say goodbye; cut who hangs."""
-        log.info("stopping", connections=len(service.connections))
-        deadline = self.clock.now() + self.config.server.stop_seconds
-        for listener in self._listeners:
-            listener.close()
-        service.refuse_new_work()
-        await _until(lambda: service.finished, self.clock, deadline - 2.0)
-        service.shut_down()
-        await _until(lambda: not service.connections, self.clock, deadline)
+    async def _listen(self, listeners: Listeners) -> None:
+        """Open all listeners; what the supervisor passed takes the place of what is configured."""
+        settings = self.config.tls
+        secure = self.inherited.pop("tls", [])
+        if settings.certificate:
+            listeners.context = tls.server_context(settings.certificate, settings.key)
+        elif secure:
+            raise ListenError("a socket for TLS was passed, and tls.certificate is not set")
+        passed = self.inherited.pop("tcp", [])
+        for sock in passed:
+            listeners.adopt(sock)
+        for text in () if passed else self.config.server.listen:
+            await listeners.listen(text)
+        for sock in secure:
+            listeners.adopt(sock, tls=True)
+        for text in () if secure else settings.listen:
+            await listeners.listen(text, tls=True)
+        self.addresses = listeners.addresses
 
     def _failed(self, writer: "asyncio.Task[None]") -> int:
         problem = writer.exception()
@@ -231,16 +311,9 @@ class Server:
             return 1
         raise problem or AssertionError("the writer ended by itself")
 
-    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Handle signals from now on, and those that came since the settings were read."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._asked.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._dump)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-
     def _dump(self) -> None:
-        dump(self.service)
+        if self._reloader is not None:
+            dump(self.service)
 
     async def _reload_when_asked(self) -> None:
         """Reload after each signal; several that come during a reload are one."""
@@ -309,18 +382,18 @@ async def _every(seconds: float, function: Callable[[], None]) -> None:
         function()
 
 
-async def _until(condition: Callable[[], bool], clock: Clock, deadline: float) -> None:
-    while not condition() and clock.now() < deadline:
-        await clock.sleep(0.01)
+async def _first(*tasks: "asyncio.Task[Any]") -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _name_of(work: Callable[..., object]) -> str:
     return getattr(getattr(work, "func", work), "__name__", "?")
 
 
-def _address_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+async def _probe(store: Store) -> None:
+    """Come back once the store's writer has answered, be it that another program holds the file."""
+    with contextlib.suppress(Refusal):
+        await store.writer.barrier()
 
 
 def _raise_file_limit(wanted: int) -> int:
@@ -331,7 +404,13 @@ def _raise_file_limit(wanted: int) -> int:
     return target
 
 
-def main(config: Config, *, ports_file: str | None = None, load: Load | None = None) -> int:
+def main(
+    config: Config,
+    *,
+    ports_file: str | None = None,
+    told: Told | None = None,
+    load: Load | None = None,
+) -> int:
     """Run a server until a signal; gives the exit code, with one line on stderr when it fails.
 
     `load` makes the settings anew for a reload.
@@ -350,17 +429,16 @@ def main(config: Config, *, ports_file: str | None = None, load: Load | None = N
                 file.write("".join(f"{address}\n" for address in addresses))
             os.replace(f"{ports_file}.new", ports_file)
 
+    told = told or Told()
     try:
         with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
-            code = runner.run(Server(config, load=load).run(ready=ready))
-    except (StoreError, ListenError) as problem:
-        log.critical("cannot start", problem=str(problem))
-        return 1
+            code = runner.run(Server(config, told=told, load=load).run(ready=ready))
+    except (StoreError, ListenError, tls.CertificateError, systemd.SocketError) as problem:
+        return _cannot_start(told, problem)
     except OSError as problem:
         if problem.errno != errno.ENOSPC:
             raise
-        log.critical("cannot start", problem=str(problem))
-        return 1
+        return _cannot_start(told, problem)
     log.info("stopped", code=code)
     return code
 
@@ -381,6 +459,12 @@ def _first_line(config: Config) -> dict[str, object]:
         "queue_messages": config.queue.messages,
         "queue_days": config.queue.days,
     }
+
+
+def _cannot_start(told: Told, problem: Exception) -> int:
+    log.critical("cannot start", problem=str(problem))
+    Notifier(told.notify).send(STATUS=f"cannot start: {problem}")
+    return 1
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -25,12 +25,13 @@ SWEEP = 0.25
 class Stats:
     """Plain counters; read by whoever reports."""
 
-    __slots__ = ("accepted", "delivered", "frames", "refusals")
+    __slots__ = ("accepted", "delivered", "failed_handshakes", "frames", "refusals")
 
     def __init__(self) -> None:
         self.frames = 0  # lines that were no blank ones
         self.accepted = 0  # connections
         self.delivered = 0  # messages written to devices
+        self.failed_handshakes = 0  # of TLS, and peers gone before they were served
         self.refusals: Counter[int] = Counter()  # replies by status, success left out
 
     def count(self, status: int) -> None:
@@ -81,6 +82,7 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
+        self.handshakes = 0  # TLS handshakes in progress, counted as connections
         self.draining = False  # no new connections
 
     def configure(self, settings: Config) -> None:
@@ -110,12 +112,31 @@ class Service:
         self._per_address[address] += 1
         if self.draining:
             return Refusal(Status.RESTARTING, retry_after=3)
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) + self.handshakes > self.limits.connections:
             return TooMany(30, "too many connections")
         most = self.limits.connections_per_address
         if self.limits.per_address and self._per_address[address] > most:
             return TooMany(30, "too many connections from this address")
         return None
+
+    def reserve(self, address: str) -> Callable[[], None] | None:
+        """Count a TLS handshake as a connection; gives what ends that, None over a limit."""
+        crowded = self._per_address[address] >= self.limits.connections_per_address
+        full = len(self.connections) + self.handshakes >= self.limits.connections
+        if self.draining or full or (crowded and self.limits.per_address):
+            return None
+        self.handshakes += 1
+        self._per_address[address] += 1
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self.handshakes -= 1
+                self._leave_address(address)
+
+        return end
 
     def forget(self, peer: Peer) -> None:
         """Forget a connection that is gone."""
@@ -123,10 +144,12 @@ class Service:
         if peer in self.connections:
             self.connections.remove(peer)
             self._buckets.get(peer.due, set()).discard(peer)
-            address = peer.session.address
-            self._per_address[address] -= 1
-            if not self._per_address[address]:
-                del self._per_address[address]
+            self._leave_address(peer.session.address)
+
+    def _leave_address(self, address: str) -> None:
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
 
     def leave(self, peer: Peer) -> None:
         """End a connection's session; its device was seen until now."""

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
+from typing import Any
 
 import structlog
 
@@ -60,12 +61,25 @@ def peer_address(transport: asyncio.BaseTransport) -> str:
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
         return "local"
+    return plain_host(peer[0])
+
+
+def plain_host(host: str) -> str:
+    """Give an address without its interface, and an IPv4 one in its own form."""
     try:
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return str(peer[0])
+        return host
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
+
+
+def text_of(address: Any) -> str:
+    """Write a socket's own address as people write it."""
+    if not isinstance(address, tuple):
+        return str(address)
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def tune(transport: asyncio.BaseTransport, seconds: int) -> None:

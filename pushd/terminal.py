@@ -22,8 +22,10 @@ import threading
 import time
 import unicodedata
 from collections.abc import Awaitable, Callable
+from ssl import SSLContext
 from typing import Any, NamedTuple, TextIO
 
+from . import tls
 from .client import Client, ClientError, CommandError, LineTooLong, Message, SessionEnded
 
 HELP = """\
@@ -73,7 +75,12 @@ class _Target(NamedTuple):
 
 
 async def run_chat(
-    host: str, port: int, *, stdin: TextIO | None = None, stdout: TextIO | None = None
+    host: str,
+    port: int,
+    *,
+    ssl: SSLContext | None = None,
+    stdin: TextIO | None = None,
+    stdout: TextIO | None = None,
 ) -> int:
     """Chat on this terminal, or with piped lines, until `/quit` or the end of the input.
 
@@ -83,11 +90,12 @@ async def run_chat(
     """
     screen = _Screen(stdout or sys.stdout)
     keyboard = _Keyboard(stdin or sys.stdin, screen)
-    client = Client.connect(host, port, device="terminal")
+    client = Client.connect(host, port, device="terminal", ssl=ssl)
     try:
         await client.open()
     except (OSError, ClientError) as error:
-        screen.error(f"cannot reach {host}:{port}: {error}")
+        why = tls.reason(error) if isinstance(error, OSError) else error
+        screen.error(f"cannot reach {host}:{port}: {why}")
         return UNREACHABLE
     try:
         return await _Chat(client, keyboard, screen).run()

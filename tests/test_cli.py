@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from pushd import __version__, cli, config
 from pushd.config import Config
+from pushd.systemd import Told
 
 PONG = b'{"cmd":"ping","status":1,"result":{"text":""},"message":"ok","date":"x"}\n'
 
@@ -40,7 +41,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Put a server in place that ends at once with 5; what it was given, and the log, is listed."""
     calls: list[Any] = []
 
-    def main(settings: Config, *, ports_file: str | None, load: Callable[[], Config]) -> int:
+    def main(
+        settings: Config, *, ports_file: str | None, told: Told, load: Callable[[], Config]
+    ) -> int:
         assert load() == settings
         calls.append((settings, ports_file))
         return 5
@@ -397,7 +400,8 @@ def test_chat_runs_the_terminal(
     """Its code is the exit code; not reached is 3, and Ctrl-C is the usual way out."""
     calls = []
 
-    async def run_chat(host: str, port: int) -> int:
+    async def run_chat(host: str, port: int, *, ssl: object) -> int:
+        assert ssl is None
         calls.append((host, port))
         if isinstance(outcome, BaseException):
             raise outcome

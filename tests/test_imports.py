@@ -23,6 +23,8 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "tls": "",
+    "systemd": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -54,6 +56,8 @@ TABLE = {
     ),
     "reload": "commands config errors log service",
     "dump": "service",
+    "listeners": "config connection service sockets",
+    "stages": "clock service",
     "server": "*",
     # The client
     "inbox": "",
@@ -61,9 +65,9 @@ TABLE = {
     "link": "errors inbox status",
     "calls": "inbox link",
     "client": "calls errors inbox link model outgoing protocol status",
-    "terminal": "client model protocol",
+    "terminal": "client model protocol tls",
     # The commands
-    "cli": "client config errors log server settings terminal",
+    "cli": "client config errors log server settings systemd terminal tls",
     "__main__": "cli",
 }
 

@@ -91,9 +91,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
         pytest.skip("needs a server of its own")
     started: list[Process] = []
 
-    def start(loop: str = "uvloop", **settings: object) -> Process:
+    def start(loop: str = "uvloop", kind: type[Process] = Process, **settings: object) -> Process:
         # A short path: a Unix socket's name inside it holds 107 bytes.
-        own = Process(tmp_path_factory.mktemp("own"), loop, **settings)
+        own = kind(tmp_path_factory.mktemp("own"), loop, **settings)
         started.append(own)
         own.start()
         return own
