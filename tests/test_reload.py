@@ -181,16 +181,18 @@ async def test_what_cannot_be_prepared_keeps_all_as_it_was(tmp_path: Path) -> No
 async def test_a_slow_disk_does_not_hold_up_the_loop(tmp_path: Path) -> None:
     """While a file is being read clients are served; a second reload waits for the first."""
     before = base(tmp_path)
-    go_on, reads = threading.Event(), []
+    began, go_on, reads = threading.Event(), threading.Event(), []
 
     def load() -> Config:
         reads.append(1)
-        assert go_on.wait(10)
+        began.set()
+        assert go_on.wait(30)
         return before
 
     async with running(before, load) as server:
         wire = await dial(server)
         reloads = [asyncio.create_task(server.reload()) for _ in range(2)]
+        assert await asyncio.to_thread(began.wait, 30)
         for _ in range(3):
             await wire.fence()
         assert not any(task.done() for task in reloads)
