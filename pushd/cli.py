@@ -109,7 +109,8 @@ def pushd(
     if check_config:
         problem = _unusable(Path(loaded.server.data))
         if problem:
-            _fail(f"server.data: {settings.shown(loaded.server.data)}: {problem}", BAD_CONFIG)
+            path = settings.one_line(loaded.server.data)
+            _fail(f"server.data: {path}: {problem}", BAD_CONFIG)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))
