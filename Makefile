@@ -8,7 +8,7 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash bench lock clean
+.PHONY: help run test style types check crash bench settings lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,6 +45,9 @@ crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what i
 
 bench: $(VENV)/.dev  ## Measure, and print a table
 	$(BIN)/python -m bench
+
+settings: $(VENV)/.run  ## Write packaging/pushd.toml anew, after a change of the settings
+	$(BIN)/pushctl config --default > packaging/pushd.toml
 
 lock:  ## Resolve the newest versions anew into requirements.lock
 	$(PYTHON) -m venv build/lock

@@ -7,12 +7,15 @@ Exit codes: 0, 1 failed, 2 usage, 78 bad configuration (nothing was started).
 """
 
 import os
+import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import click
 
-from . import config, log
+from . import config, log, settings, systemd, tls
 from .ctl import pushctl
 from .ctl.options import HELP, check_address, fail, version
 from .errors import ConfigError
@@ -62,26 +65,66 @@ def pushd(
         "log.format": log_format,
         "log.level": log_level,
     }
-    loaded = _load(file, flags, failure=BAD_CONFIG)
+    _fill_descriptors()
+    # They end the process by default; the server obeys them once it can.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+    load = partial(config.load, file, flags, dict(os.environ))
+    loaded = _load(load, failure=BAD_CONFIG)
+    _check_certificate(loaded)
     if loaded.metrics.listen:
         from .exporter import missing
 
         if missing():
             fail(missing(), BAD_CONFIG)
     if check_config:
+        problem = _unusable(Path(loaded.server.data))
+        if problem:
+            path = settings.one_line(loaded.server.data)
+            fail(f"server.data: {path}: {problem}", BAD_CONFIG)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))
-    log.configure(loaded.log.level, loaded.log.format, journal)
+    wanted = loaded.log
+    log.configure(wanted.level, wanted.format, journal, rate=wanted.rate, waiting=wanted.waiting)
 
     from .server import main  # here: a bad setting is told before anything else is loaded
 
-    sys.exit(main(loaded, ports_file=ports_file))
+    told = systemd.told(os.environ, os.getpid())
+    sys.exit(main(loaded, ports_file=ports_file, told=told, load=load))
 
 
-def _load(file: str | None, flags: dict[str, Any], *, failure: int) -> config.Config:
+def _check_certificate(loaded: config.Config) -> None:
     try:
-        return config.load(file, flags, os.environ)
+        if loaded.tls.certificate:
+            tls.server_context(loaded.tls.certificate, loaded.tls.key)
+    except tls.CertificateError as error:
+        fail(f"tls.certificate: {error}", BAD_CONFIG)
+
+
+def _fill_descriptors() -> None:
+    """Open what is closed of the standard descriptors: else a file of the store may get one.
+
+    Whatever wrote to standard error then would write into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def _unusable(folder: Path) -> str:
+    """Say why data cannot be kept in a folder, which need not be there yet; "" if it can."""
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return "" if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else f"{folder} is not writable"
+
+
+def _load(load: Callable[[], config.Config], *, failure: int) -> config.Config:
+    try:
+        return load()
     except ConfigError as error:
         fail(error, failure)
 

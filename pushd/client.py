@@ -150,6 +150,9 @@ class Client(Transfers):
     `events`), `heartbeat` is in seconds. At most `max_queue` requests wait at a time, further
     callers are held; at most `pipeline` of them are on their way without an answer.
 
+    By TLS: `tls://host:port` as the host, or `ssl`, a context of one's own (`tls.client_context`
+    makes one that trusts a file). Certificates are verified unless that context does not.
+
     Until a device is started the password of the last login is kept in memory, since without a
     pushId only a login can resume; `start` forgets it.
     """
@@ -175,6 +178,9 @@ class Client(Transfers):
         random: Callable[[], float] = _random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        if host.startswith("tls://"):
+            host, port = _split(host.removeprefix("tls://"), port)
+            ssl = ssl or True
         self.host = host
         self.port = port
         self.push_id = push_id  # the secret name of the device: keep it, to resume later
@@ -714,3 +720,11 @@ class Client(Transfers):
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
+
+
+def _split(address: str, port: int) -> tuple[str, int]:
+    """Split host:port, [::1]:port or a host alone."""
+    host, colon, number = address.rpartition(":")
+    if not colon or not number.isdecimal():
+        return address.strip("[]"), port
+    return host.strip("[]"), int(number)

@@ -5,7 +5,7 @@ Order comes from msgId and seq alone. Tests hand in a clock of their own.
 
 import asyncio
 import time
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 
@@ -29,7 +29,8 @@ class Dates:
     """Write moments as the wire shows them: `YYYY-MM-DDTHH:MM:SS` in one zone."""
 
     def __init__(self, zone: str) -> None:
-        self._zone: tzinfo = ZoneInfo(zone)
+        # UTC needs no zone data on the machine.
+        self._zone: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
         self._last = (-1, "")  # the second that was written last, and its text
 
     def text(self, ms: int) -> str:

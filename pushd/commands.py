@@ -280,6 +280,8 @@ async def answer(ctx: Context, session: Session, frame: Frame, line: bytes) -> R
     try:
         result = await run(ctx, session, row, line)
     except PushdError as refusal:
+        if ctx.config.log.level == "debug":  # a filtered line costs more than this look
+            log.debug("refused", cmd=row.name, status=int(refusal.status))
         return refused(ctx, frame, refusal)
     except Exception as bug:
         return refused(ctx, frame, internal_error(bug, row.name))

@@ -42,7 +42,7 @@ DEFAULT_FILE = "/etc/pushd/pushd.toml"
 PREFIX = "PUSHD_"
 FILE_MAX = 1 << 20  # bytes of one settings file; more is a mistake, or a device
 
-SOCKET_NAME_MAX = 107  # bytes of the path of a Unix socket
+SOCKET_NAME_MAX = 80  # bytes of the name of a Unix socket in its folder
 
 # The flags of `pushd` that are settings.
 FLAGS = {
@@ -52,6 +52,9 @@ FLAGS = {
     "log.level": "--log-level",
     "log.format": "--log-format",
 }
+
+# Settings that may be the name of a credential.
+CREDENTIALS = ("tls.certificate", "tls.key")
 
 # Ends of ranges
 _MAX = 1 << 40  # bytes and characters: where no smaller number is the obvious end
@@ -76,22 +79,53 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """The process: where it listens, where it keeps its data, how it stops."""
 
     listen: Annotated[
-        tuple[str, ...], about("Where to listen: host:port, [::1]:port, or :port for all addresses")
+        tuple[str, ...],
+        about("Where to listen: host:port, [::1]:port, or :port for all addresses", restart=True),
     ] = ("127.0.0.1:9527",)
     data: Annotated[
-        str, about("The directory of the store and the files; under systemd its StateDirectory")
+        str,
+        about(
+            "The directory of the store and the files; under systemd its StateDirectory",
+            restart=True,
+        ),
     ] = "./data"
-    loop: Annotated[Literal["uvloop", "asyncio"], about("The event loop")] = "uvloop"
-    zone: Annotated[str, about("The zone of the dates shown to people, as in Asia/Shanghai")] = (
-        "UTC"
-    )
+    loop: Annotated[Literal["uvloop", "asyncio"], about("The event loop", restart=True)] = "uvloop"
+    zone: Annotated[
+        str, about("The zone of the dates shown to people, as in Asia/Shanghai", restart=True)
+    ] = "UTC"
     control: Annotated[
         str,
-        about("The operator's socket, a path from the directory of the data; empty for none"),
+        about(
+            "The operator's socket, a path from the directory of the data; empty for none",
+            restart=True,
+        ),
     ] = "control.sock"
-    backlog: Annotated[int, within(1, 65535, "connections", "Waiting to be accepted")] = 4096
+    backlog: Annotated[
+        int, within(1, 65535, "connections", "Waiting to be accepted", restart=True)
+    ] = 4096
     stop_seconds: Annotated[float, within(0, 3600, "seconds", "A shutdown before it is forced")] = (
         8.0
+    )
+    lame_duck_seconds: Annotated[
+        float, within(0, 86400, "seconds", "After USR2 all clients are sent away within this time")
+    ] = 60.0
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """TLS 1.2 and newer, on listeners of its own; a reload reads the certificate anew."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        about("Where to listen for TLS, as in server.listen; needs a certificate", restart=True),
+    ] = ()
+    certificate: Annotated[
+        str, about("The PEM file of the certificate and its chain, or a credential of systemd")
+    ] = ""
+    key: Annotated[
+        str, about("The PEM file of its key, likewise; empty: it is in the certificate's file")
+    ] = ""
+    handshake_seconds: Annotated[float, within(1, 600, "seconds", "A handshake before it ends")] = (
+        10.0
     )
 
 
@@ -101,7 +135,9 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     bcrypt_cost: Annotated[
         int, within(4, 15, "log2 of rounds", "The cost of a password's hash")
     ] = 10
-    bcrypt_threads: Annotated[int, within(1, 64, "threads", "Passwords hashed at a time")] = 2
+    bcrypt_threads: Annotated[
+        int, within(1, 64, "threads", "Passwords hashed at a time", restart=True)
+    ] = 2
     bcrypt_waiting: Annotated[
         int, within(1, 65536, "requests", "Waiting for such a thread; more are refused")
     ] = 256
@@ -135,6 +171,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     devices: Annotated[int, within(1, 1000, "devices", "One account's devices")] = 10
     friends: Annotated[int, within(1, _MILLION, "users", "One account's friends")] = 5000
     group_members: Annotated[int, within(1, _MILLION, "users", "One group's members")] = 5000
+    presence: Annotated[
+        int, within(1, 10000, "users", "Whose presence one request may ask for")
+    ] = 100
+    reports: Annotated[int, within(1, _MILLION, "reports", "Kept of one account")] = 1000
 
     # Queues and buffers
     window_messages: Annotated[
@@ -192,6 +232,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     wrong_passwords: Annotated[
         int, within(1, _MILLION, "a minute", "Wrong passwords per account and address")
     ] = 5
+    wrong_password_wait: Annotated[
+        int,
+        within(1, _DAY, "seconds", "After too many of them; twice as long with each further one"),
+    ] = 60
+    wrong_password_wait_max: Annotated[int, within(1, _DAY, "seconds", "The longest such wait")] = (
+        3600
+    )
+    wrong_passwords_in_all: Annotated[
+        int,
+        within(1, _MILLION, "a minute", "Wrong passwords per account before it gets slower"),
+    ] = 20
+    wrong_passwords_delay: Annotated[
+        float, within(0, 60, "seconds", "How slow an account gets then")
+    ] = 2.0
+    trust_days: Annotated[
+        int, within(0, 3650, "days", "An address that succeeded does not wait")
+    ] = 30
     registers: Annotated[int, within(1, _MILLION, "an hour", "New accounts per address")] = 200
     logins: Annotated[int, within(1, _MILLION, "an hour", "Logins per address")] = 600
     wrong_push_ids: Annotated[
@@ -211,7 +268,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         int, within(0, _MILLION, "a second", "Messages per account; 0 sets no limit")
     ] = 0
     budget_keys: Annotated[
-        int, within(1, _MANY, "entries", "One table of budgets; the oldest is forgotten")
+        int,
+        within(1, _MANY, "entries", "One table of budgets; the oldest is forgotten", restart=True),
     ] = 100000
 
 
@@ -230,27 +288,40 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 class Store(msgspec.Struct, frozen=True, kw_only=True):
     """The database and its caches."""
 
-    readers: Annotated[int, within(1, 64, "connections", "Reading the database")] = 2
+    readers: Annotated[int, within(1, 64, "connections", "Reading the database", restart=True)] = 2
     batch_rows: Annotated[int, within(1, _MILLION, "rows", "One commit")] = 4096
     busy_seconds: Annotated[float, within(0, 600, "seconds", "To wait for the database's lock")] = (
         10.0
     )
     reserve: Annotated[
-        int, within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk")
+        int,
+        within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk", restart=True),
     ] = 16777216
-    cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory")] = 100000
-    cache_pairs: Annotated[int, within(1, _MANY, "pairs", "Friendships kept in memory")] = 200000
+    cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory", restart=True)] = (
+        100000
+    )
+    cache_pairs: Annotated[
+        int, within(1, _MANY, "pairs", "Friendships kept in memory", restart=True)
+    ] = 200000
     young_chats: Annotated[
-        int, within(1, _MANY, "messages", "In the small part of the index by chat")
+        int, within(1, _MANY, "messages", "In the small part of the index by chat", restart=True)
     ] = 4096
     young_client_ids: Annotated[
-        int, within(1, _MANY, "messages", "In memory before the index by clientId takes them")
+        int,
+        within(
+            1,
+            _MANY,
+            "messages",
+            "In memory before the index by clientId takes them",
+            restart=True,
+        ),
     ] = 16384
     history_days: Annotated[
         int, within(0, 36500, "days", "A message stays in history; 0 keeps it for ever")
     ] = 0
     checkpoint_pages: Annotated[
-        int, within(1, _MANY, "pages", "The write-ahead log before it is written back")
+        int,
+        within(1, _MANY, "pages", "The write-ahead log before it is written back", restart=True),
     ] = 4000
 
 
@@ -275,6 +346,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     orphan_days: Annotated[
         int, within(1, 36500, "days", "A saved file lives that no message or avatar names")
     ] = 7
+    export_hours: Annotated[int, within(1, 8760, "hours", "An archive of an account is kept")] = 24
+    threads: Annotated[int, within(1, 64, "threads", "Working on files", restart=True)] = 4
     picture_pixels: Annotated[
         int, within(1, _MANY, "pixels", "The largest avatar that is decoded for its thumbnail")
     ] = 50000000
@@ -299,13 +372,24 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "console", "json", "logfmt"],
         about("How; auto is console on a terminal and logfmt elsewhere"),
     ] = "auto"
+    rate: Annotated[
+        int,
+        within(0, _MILLION, "lines a second", "Of one event at info and warning; 0 sets no limit"),
+    ] = 100
+    waiting: Annotated[
+        int, within(10, _MILLION, "lines", "Waiting to be written; more are lost, and counted")
+    ] = 10000
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """What is told to Prometheus and to health checks, by HTTP."""
 
     listen: Annotated[
-        str, about("Where /metrics, /healthz and /readyz are, as in 127.0.0.1:9528; empty: nowhere")
+        str,
+        about(
+            "Where /metrics, /healthz and /readyz are, as in 127.0.0.1:9528; empty: nowhere",
+            restart=True,
+        ),
     ] = ""
     refresh_seconds: Annotated[
         float, within(0, 3600, "seconds", "How old what the store is asked for may be")
@@ -316,6 +400,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, by section; `files` are those that were read, and no setting."""
 
     server: Server = msgspec.field(default_factory=Server)
+    tls: Tls = msgspec.field(default_factory=Tls)
     auth: Auth = msgspec.field(default_factory=Auth)
     limits: Limits = msgspec.field(default_factory=Limits)
     queue: Queue = msgspec.field(default_factory=Queue)
@@ -329,6 +414,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
+    "tls": Tls,
     "auth": Auth,
     "limits": Limits,
     "queue": Queue,
@@ -370,6 +456,27 @@ def origins(
     return _read(file, flags, environ).values
 
 
+def adopt(running: Config, fresh: Config) -> tuple[Config, list[str], list[str]]:
+    """Take over what may change in a running server.
+
+    Gives the settings that hold from now on, the names of those that changed, and the names of
+    those whose change needs a restart and that are as they were.
+    """
+    differ = [key for key in SETTINGS if value_of(running, key) != value_of(fresh, key)]
+    restart = [key for key in differ if SETTINGS[key].restart]
+    for key in restart:
+        section, _, name = key.partition(".")
+        kept = msgspec.structs.replace(getattr(fresh, section), **{name: value_of(running, key)})
+        fresh = msgspec.structs.replace(fresh, **{section: kept})
+    return fresh, [key for key in differ if key not in restart], restart
+
+
+def value_of(settings: Config, key: str) -> Any:
+    """Give the value of a setting by its name, such as limits.line."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(settings, section), name)
+
+
 def default_text() -> str:
     """Write the settings file as it is shipped: all there is, commented, with the defaults."""
     return template(_SECTIONS)
@@ -389,18 +496,8 @@ def zone_of(name: str) -> tzinfo:
 
 
 def control_path(data: str, control: str) -> str:
-    """Give the path of the control socket, "" for none.
-
-    Raises: ValueError for one that is longer than a Unix socket's name may be.
-    """
-    path = os.path.join(data, control) if control else ""
-    length = len(os.fsencode(path))
-    if length > SOCKET_NAME_MAX:
-        raise ValueError(
-            f"the path {shown(path)} has {length} bytes, a Unix socket's has at most"
-            f" {SOCKET_NAME_MAX}: name a shorter one, or an empty one for no control socket"
-        )
-    return path
+    """Give the path of the control socket, "" for none; it may be of any length."""
+    return os.path.join(data, control) if control else ""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -425,6 +522,18 @@ def parse_address(text: str) -> tuple[str, int]:
     if host and not _is_host(host):
         raise ValueError(f"{host!r} is no host name and no IPv4 address")
     return host, int(port)
+
+
+def parse_server(text: str) -> tuple[str, int, bool]:
+    """Split the address of a server to reach: host, port, and whether by TLS (`tls://host:port`).
+
+    Raises: ValueError, as `parse_address`.
+    """
+    scheme, slashes, rest = text.rpartition("://")
+    if slashes and scheme != "tls":
+        raise ValueError(f"write host:port or tls://host:port, not {shown(scheme)}://")
+    host, port = parse_address(rest)
+    return host or "localhost", port, bool(slashes)
 
 
 # Layers
@@ -465,10 +574,19 @@ def _read(file: str | None, flags: Mapping[str, Any], environ: Mapping[str, str]
     for key, value in flags.items():
         if value is not None:
             layers.put(key, value, FLAGS[key], f"flags: {FLAGS[key]}")
+    _find_credentials(layers, environ.get("CREDENTIALS_DIRECTORY", ""))
     layers.errors.extend(_cross_checks(layers))
     if layers.errors:
         raise ConfigError([one_line(error) for error in layers.errors])
     return layers
+
+
+def _find_credentials(layers: _Layers, folder: str) -> None:
+    """Turn names of systemd's credentials into their paths; a path stays what it is."""
+    for key in CREDENTIALS:
+        name, origin = layers.values[key]
+        if folder and name and "/" not in name and os.path.lexists(f"{folder}/{name}"):
+            layers.values[key] = f"{folder}/{name}", origin
 
 
 def _paths(layers: _Layers, file: str | None) -> Iterator[Path]:
@@ -510,6 +628,9 @@ def _read_file(layers: _Layers, path: Path) -> None:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        # A pipe would be empty, or hang, when it is read anew.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError("is no regular file")
         with path.open("rb") as stream:
             data = stream.read(FILE_MAX + 1)
     except OSError as error:
@@ -590,7 +711,11 @@ def _variable(key: str) -> str:
 def _check_listen(addresses: tuple[str, ...]) -> None:
     if not addresses:
         raise ValueError("must name at least one address")
-    parsed = set()
+    _check_addresses(addresses)
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> None:
+    parsed: dict[tuple[str, int], str] = {}
     for text in addresses:
         try:
             address = parse_address(text)
@@ -598,12 +723,32 @@ def _check_listen(addresses: tuple[str, ...]) -> None:
             raise ValueError(f"{shown(text)}: {error}") from None
         if address[1] and address in parsed:
             raise ValueError(f"{shown(text)} is there twice")
-        parsed.add(address)
+        parsed[address] = text
+    for (host, port), text in parsed.items():
+        for wide in _wider(host):
+            if port and (wide, port) in parsed:
+                raise ValueError(f"{shown(text)} is a part of {shown(parsed[wide, port])}")
+
+
+def _wider(host: str) -> tuple[str, ...]:
+    """Give the hosts, as `parse_address` does, of which an address is a part."""
+    if host in ("", "0.0.0.0", "::"):
+        return ("",) if host else ()
+    if ":" in host:
+        return ("", "::")
+    return ("", "0.0.0.0") if re.fullmatch(r"[0-9.]+", host) else ("",)
 
 
 def _check_address(text: str) -> None:
     if text:
         parse_address(text)
+
+
+def _check_control(path: str) -> None:
+    length = len(os.fsencode(os.path.basename(path)))
+    if length > SOCKET_NAME_MAX:
+        # The folder may be of any length: a long one is reached by a descriptor.
+        raise ValueError(f"its name has {length} bytes, at most {SOCKET_NAME_MAX} are possible")
 
 
 def _check_data(path: str) -> None:
@@ -626,6 +771,8 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 _CHECKS: dict[str, Callable[[Any], None]] = {
     "server.listen": _check_listen,
+    "tls.listen": _check_addresses,
+    "server.control": _check_control,
     "server.data": _check_data,
     "server.zone": _check_zone,
     "auth.reserved_names": _check_names,
@@ -641,6 +788,7 @@ _ORDERED = (
     ("limits.heartbeat_min", "limits.heartbeat"),
     ("limits.heartbeat", "limits.heartbeat_max"),
     ("limits.login_idle", "limits.login_total"),
+    ("limits.wrong_password_wait", "limits.wrong_password_wait_max"),
     ("limits.page", "limits.page_max"),
     # A pushed line is at most a reply's size, or clients need two buffers.
     ("limits.packet", "limits.reply"),
@@ -661,14 +809,6 @@ _REST_OF_LINE = 4096  # bytes, for a name of 255 characters in escapes, and all 
 
 def _cross_checks(layers: _Layers) -> Iterator[str]:
     """Say which settings do not fit each other, each under the layer that set it."""
-    (data, data_origin), (control, origin) = (
-        layers.values["server.data"],
-        layers.values["server.control"],
-    )
-    try:
-        control_path(data, control)
-    except ValueError as error:
-        yield f"{data_origin if origin == 'default' else origin}: server.control: {error}"
     for small, large in _ORDERED:
         (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
         if low <= high:
@@ -684,6 +824,9 @@ def _cross_checks(layers: _Layers) -> Iterator[str]:
     if 0 < days < least:
         # A repeat is known by the message that it repeats.
         yield f"{origin}: store.history_days: {days} is less than limits.client_id_days ({least})"
+    listen, certificate = layers.values["tls.listen"], layers.values["tls.certificate"]
+    if listen[0] and not certificate[0]:
+        yield f"{listen[1]}: tls.listen: needs tls.certificate, which is not set"
     for small, large in _IN_BASE64:
         (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
         need = (low + 2) // 3 * 4 + _REST_OF_LINE

@@ -26,6 +26,7 @@ from .draft import drafts
 from .errors import BadField, LineTooLong, PushdError, Refusal
 from .handlers.login import GATES
 from .handlers.message import mark_read
+from .log import PEER
 from .model import Accepted, AckIn, Failed, Frame, FrameId, MessageIn
 from .outbox import Outbox
 from .protocol import Splitter
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
         "_shut_at",
         "_slots",
         "_splitter",
+        "_why",
         "_yielding",
         "due",
         "kind",
@@ -118,6 +120,7 @@ class Connection(asyncio.Protocol):
         self._refusing = False  # the server is going down
         self._ending = False  # no further line is handled
         self._final = b""  # what leaves last
+        self._why = ""  # why it ends, for the log
         self._shut = False  # the last byte was handed to the transport
         self._shut_at = 0.0  # when
         self._lost = False  # the transport is gone
@@ -139,9 +142,9 @@ class Connection(asyncio.Protocol):
         """Begin; a connection over a limit is told so and closed."""
         self.transport = cast(asyncio.Transport, transport)
         address = peer_address(transport)
-        self.kind = listener_kind(transport)
-        tune(transport)
+        self.kind = "control" if self.operator else listener_kind(transport)
         limits = self._service.limits
+        tune(transport, limits.write_timeout)
         self.transport.set_write_buffer_limits(high=limits.packet)
         number = self._service.next_number()
         self.session = Session(number, address, self, limits.heartbeat, operator=self.operator)
@@ -149,10 +152,22 @@ class Connection(asyncio.Protocol):
         refusal = self._service.admit(self, address)
         self._service.schedule(self, self._deadline())
         if refusal is not None:
-            self._finish(protocol.error("", refusal))
+            log.info("connection refused", connection=number, address=address, why=refusal.message)
+            self._finish(protocol.error("", refusal), "refused")
+            return
+        log.info("connection opened", connection=number, address=address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; what was confirmed stays, what was not is unknown to the peer."""
+        if self._why != "refused":
+            session = self.session
+            log.info(
+                "connection closed",
+                connection=session.number,
+                user=session.user,
+                reason=self._why or ("reset" if exc else "cut"),
+                seconds=round(self._service.now() - self._opened, 1),
+            )
         self._shut = self._ending = self._lost = True
         self._slots.clear()
         self._out.clear()
@@ -248,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._line_since = 0.0
         self._submit()
         if self._eof and not self._splitter.waiting and not self._ending and self._finished:
-            self._finish(b"")
+            self._finish(b"", "closed by the peer")
 
     def _go_on(self) -> None:
         """Handle more lines in the next turn."""
@@ -271,7 +286,7 @@ class Connection(asyncio.Protocol):
             self._splitter.clear()
             self._service.stats.bad += 1
             self._service.stats.count(problem.status)
-            self._finish(protocol.error(self.session.push_id, problem))
+            self._finish(protocol.error(self.session.push_id, problem), "line too long")
             return None
         return line
 
@@ -291,6 +306,8 @@ class Connection(asyncio.Protocol):
         if not self.session.proven:
             self._prove(frame)
         message = frame.message
+        if self._service.tracing:
+            self._trace(frame, line)
         if type(message) is list and frame.cmd is UNSET:
             self._list(frame, message)
         elif frame.cmd is not UNSET or isinstance(message, AckIn) or message in GATES:
@@ -311,6 +328,21 @@ class Connection(asyncio.Protocol):
         if session.actor is not None and frame.push_id and frame.push_id == session.push_id:
             session.proven = True
             self._service.ctx.store.prove(session.actor)
+
+    def _trace(self, frame: Frame, line: bytes) -> None:
+        """Log what kind of frame came and how long it was; never what is in it."""
+        session, message = self.session, frame.message
+        known = frame.cmd if frame.cmd in self._service.ctx.table else "unknown command"
+        kind = "list" if type(message) is list else "ack" if message == "ok" else "frame"
+        if isinstance(message, str) and message in GATES:
+            kind = message
+        log.debug(
+            "frame",
+            connection=session.number,
+            user=session.user,
+            kind=kind if frame.cmd is UNSET else known,
+            bytes=len(line),
+        )
 
     def _list(self, frame: Frame, messages: list[MessageIn]) -> None:
         """Add a list to the open unit, or refuse it."""
@@ -350,8 +382,10 @@ class Connection(asyncio.Protocol):
         replies: list[bytes] = []
         bad: list[bool] = []
         if post.error is not None:
+            token = PEER.set(self.session)
             problem = _refusal_of(post.error)
             stats.refusals[problem.status] += len(post.tags)
+            PEER.reset(token)
             replies = [protocol.error(push_id, problem, tag) for tag in post.tags]
             bad = [False] * len(replies)
         else:
@@ -405,6 +439,7 @@ class Connection(asyncio.Protocol):
 
     async def _run_command(self, frame: Frame, line: bytes) -> None:
         service = self._service
+        PEER.set(self.session)
         had_login = self.session.actor is not None
         try:
             if self._refusing:
@@ -429,6 +464,7 @@ class Connection(asyncio.Protocol):
     async def _run_gate(self, frame: Frame) -> None:
         gate = GATES[cast(str, frame.message)]
         self._service.stats.gates[cast(str, frame.message)] += 1
+        PEER.set(self.session)
         try:
             if self._refusing:
                 raise RESTARTING
@@ -444,6 +480,7 @@ class Connection(asyncio.Protocol):
     async def _run_read(self, frame: Frame) -> None:
         reply = Reply(b"")
         self._service.stats.reads += 1
+        PEER.set(self.session)
         try:
             await mark_read(self._service.ctx, self.session, cast(AckIn, frame.message))
         except PushdError as problem:
@@ -466,7 +503,7 @@ class Connection(asyncio.Protocol):
             self._close_when_done()
             return
         if reply.closes:
-            self._finish(b"")
+            self._finish(b"", "quit")
             return
         self.wake()
         self._pump()
@@ -516,7 +553,7 @@ class Connection(asyncio.Protocol):
             self._bad = self._bad + 1 if one else 0
             if self._bad >= self._service.limits.bad_lines:
                 self._slots.clear()
-                self._finish(b"")
+                self._finish(b"", "bad lines")
                 return
 
     def wake(self) -> None:
@@ -538,6 +575,8 @@ class Connection(asyncio.Protocol):
             data = b"".join(out) if len(out) > 1 else out[0]
             self._service.stats.bytes_out += len(data)
             self.transport.write(data)
+            if self._service.tracing:
+                log.debug("written", connection=self.session.number, bytes=len(data))
             out.clear()
         if outbox is not None and outbox.wants_page and not self._gate:
             self._service.spawn(self._read_page(self.session, outbox))
@@ -563,6 +602,7 @@ class Connection(asyncio.Protocol):
         """Fetch what waits in the store, as far as the window has room."""
         if not outbox.wants_page:
             return
+        PEER.set(session)
         after, upto = outbox.begin_page()
         messages = self._service.ctx.store.messages
         device, account = session.device, session.account
@@ -573,13 +613,13 @@ class Connection(asyncio.Protocol):
         except Exception as bug:
             outbox.abandon_page()
             internal_error(bug, "queue page")
-            self._finish(b"")
+            self._finish(b"", "internal error")
             return
         if session.outbox is not outbox:
             return
         if not entries:
             log.error("the queue has a hole", device=device, after=after, upto=upto)
-            self._finish(b"")
+            self._finish(b"", "internal error")
             return
         outbox.end_page(entries)
         self.wake()
@@ -592,8 +632,9 @@ class Connection(asyncio.Protocol):
 
     # --- ending ---------------------------------------------------------------------------
 
-    def evict(self, data: bytes) -> None:
+    def evict(self, data: bytes, reason: str) -> None:
         """Write a last frame and close; what was not answered yet stays unanswered."""
+        self._why = self._why or reason
         self._slots.clear()
         self._held = None
         self._busy = False
@@ -611,7 +652,7 @@ class Connection(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """Write the server's last frame and close."""
-        self._finish(SHUTDOWN)
+        self._finish(SHUTDOWN, "shutdown")
 
     @property
     def finished(self) -> bool:
@@ -620,10 +661,11 @@ class Connection(asyncio.Protocol):
         written = outbox is None or outbox.idle or bool(self._paused_at)
         return self._shut or (self._finished and not self._out and written)
 
-    def _finish(self, data: bytes) -> None:
+    def _finish(self, data: bytes, why: str) -> None:
         """Handle no further line; close after the replies that are due and this last frame."""
         if self._ending:
             return
+        self._why = why
         self._submit()
         self._ending = True
         self._held = None
@@ -669,6 +711,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection."""
+        self._why = self._why or "cut"
         self.transport.abort()
 
     def facts(self) -> tuple[float, int]:
@@ -705,6 +748,7 @@ class Connection(asyncio.Protocol):
         if self._shut:
             return self._check_drain(now)
         if self._paused_at and now >= self._paused_at + self._service.limits.write_timeout:
+            self._why = "takes nothing"
             self.abort()
             return 0.0
         deadline = self._deadline()
@@ -713,7 +757,7 @@ class Connection(asyncio.Protocol):
         if self._grows(now):
             return now + GROWTH_PERIOD
         self._slots.clear()
-        self._finish(b"")
+        self._finish(b"", "silent")
         return 0.0
 
     def _check_drain(self, now: float) -> float:

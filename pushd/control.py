@@ -24,7 +24,7 @@ from .errors import Refusal
 from .metrics import Sources, snapshot
 from .model import Frame, StatsOut
 from .session import Session, State
-from .sockets import peer_process
+from .sockets import peer_process, short_name
 from .status import Status
 from .store.health import Census
 
@@ -44,7 +44,7 @@ class ControlConnection(Connection):
         _, user = peer_process(transport)
         if user not in (0, os.geteuid()):
             problem = Refusal(Status.NOT_ALLOWED, "only root and the server's user may do this")
-            self._finish(protocol.error("", problem))
+            self._finish(protocol.error("", problem), "refused")
 
     def _deadline(self) -> float:
         # An operator may think for as long as they like.
@@ -73,7 +73,8 @@ class ControlSocket:
         try:
             # Before the bind: Linux gives the name the mode of the socket, so it never has another.
             os.fchmod(sock.fileno(), 0o600)
-            sock.bind(str(self.path))
+            with short_name(str(self.path)) as name:
+                sock.bind(name)
             found = self.path.lstat()
             self._made = found.st_dev, found.st_ino
             sock.listen(backlog)
@@ -103,7 +104,8 @@ class ControlSocket:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             try:
-                probe.connect(str(self.path))
+                with short_name(str(self.path)) as name:
+                    probe.connect(name)
             except (ConnectionRefusedError, FileNotFoundError):
                 self.path.unlink(missing_ok=True)
                 return
@@ -164,4 +166,7 @@ class Running:
 
     def log_level(self, level: str = "") -> str:
         """Change the level of the log, if one is given; gives the one that holds."""
-        return log.set_level(level) if level else log.level()
+        if level:
+            log.set_level(level)
+            self._service.tracing = level == "debug"
+        return log.level()

@@ -54,11 +54,20 @@ def missing() -> str:
 
 
 class Exporter:
-    """Serve the metrics of one server on an address; raises OSError when it cannot be had."""
+    """Serve the metrics of one server on an address, or on a listening socket that was passed.
 
-    def __init__(self, address: str, sources: Sources, loop: asyncio.AbstractEventLoop) -> None:
-        host, port = parse_address(address)
-        self._server = _Server(host or "127.0.0.1", port)
+    Raises: OSError when the address cannot be had.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        sources: Sources,
+        loop: asyncio.AbstractEventLoop,
+        passed: socket.socket | None = None,
+    ) -> None:
+        host, port = ("", 0) if passed is not None else parse_address(address)
+        self._server = _Server(host or "127.0.0.1", port, passed)
         self._server.set_app(_app(sources, loop))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(POLL,), name="metrics", daemon=True
@@ -93,15 +102,21 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, passed: socket.socket | None) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._passed = passed
         self._open: dict[socket.socket, float] = {}  # since when each request is open
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
         """Bind without asking the resolver for our own name, which may take long."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
+        if self._passed is not None:
+            self.socket.close()
+            self.socket = self._passed
+            self.address_family = self.socket.family
+        else:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(self.server_address)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 

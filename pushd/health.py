@@ -32,9 +32,9 @@ REST = 20
 class Shared:
     """One piece of work that many may ask for: done once for all, and not again too soon."""
 
-    def __init__(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    def __init__(self, work: Callable[[], Awaitable[None]], seconds: Callable[[], float]) -> None:
         self._work = work
-        self._seconds = seconds  # for how long an outcome is good enough
+        self._seconds = seconds  # for how many seconds an outcome is good enough
         self._due = 0.0  # when it is not any more
         self._task: asyncio.Task[None] | None = None
 
@@ -53,14 +53,14 @@ class Shared:
             await self._work()
         finally:
             took = time.monotonic() - begin
-            self._due = begin + took + max(self._seconds, REST * took if took > 0.1 else 0.0)
+            self._due = begin + took + max(self._seconds(), REST * took if took > 0.1 else 0.0)
             self._task = None
 
 
 class Health:
     """What is measured of one server."""
 
-    def __init__(self, service: Service, *, refresh: float) -> None:
+    def __init__(self, service: Service, *, refresh: Callable[[], float]) -> None:
         self.lag = Histogram(SECONDS)  # how late timers were, in seconds
         self.turned = time.monotonic()  # when the loop ran last
         self.began = self.turned
@@ -123,6 +123,8 @@ class Health:
         """Why the server is not ready for clients, as far as is known; "" when it is."""
         if self._service.draining:
             return "stopping"
+        if self._service.lame:
+            return "lame duck: clients are sent away"
         if self._store.writer.failed is not None:
             return "the store has failed"
         waited = time.monotonic() - self._asked if self._asked else 0.0
@@ -132,7 +134,7 @@ class Health:
 
     async def ready(self) -> str:
         """Say why the server is not ready for clients, after a try to write; "" when it is."""
-        if not (self._service.draining or self._store.writer.failed):
+        if not (self._service.draining or self._service.lame or self._store.writer.failed):
             await self._probed.fresh()
         return self.problem
 

@@ -7,6 +7,8 @@ order, so a session that registers in a commit's turn misses nothing and gets no
 from collections.abc import Iterable
 from typing import Any
 
+import structlog
+
 from . import protocol
 from .clock import Clock, Dates
 from .encoding import encode
@@ -15,6 +17,8 @@ from .model import Actor, Bound, Delivery
 from .outbox import Outbox, with_seq
 from .session import ACCEPTS, Session, State
 from .status import Status
+
+log = structlog.get_logger("pushd.hub")
 
 REPLACED = protocol.error(
     "",
@@ -51,7 +55,8 @@ class Hub:
         was_online = self.online(bound.actor.account)
         old = self._devices.get(device)
         if old is not None and old is not session:
-            self._evict(old, REPLACED, quietly=True)
+            log.info("taken over", connection=old.number, user=old.user, by=session.number)
+            self._evict(old, REPLACED, "replaced", quietly=True)
         if bound.signed_out:
             self.sign_out(bound.signed_out)
         fresh = session.state is State.ANONYMOUS
@@ -79,13 +84,13 @@ class Hub:
         """End the connection of a device that is dead now."""
         session = self._devices.get(device)
         if session is not None:
-            self._evict(session, SIGNED_OUT)
+            self._evict(session, SIGNED_OUT, "signed out")
 
     def revoke(self, account: int, keep: Session | None = None) -> None:
         """End every connection of an account, or all but one."""
         for session in tuple(self._accounts.get(account, ())):
             if session is not keep:
-                self._evict(session, SIGNED_OUT)
+                self._evict(session, SIGNED_OUT, "signed out")
 
     def online(self, account: int) -> bool:
         """Tell whether an account has a started device that is connected."""
@@ -121,10 +126,10 @@ class Hub:
     def __len__(self) -> int:
         return len(self._devices)
 
-    def _evict(self, session: Session, frame: bytes, *, quietly: bool = False) -> None:
+    def _evict(self, session: Session, frame: bytes, reason: str, *, quietly: bool = False) -> None:
         self._remove(session, quietly=quietly)
         session.end()
-        session.link.evict(frame)
+        session.link.evict(frame, reason)
 
     def _remove(self, session: Session, *, quietly: bool = False) -> None:
         account, device = session.account, session.device

@@ -84,7 +84,6 @@ THUMBNAIL = 256  # pixels of its longer side
 # What a thumbnail is made of; a picture of another type has none.
 DECODED = ("JPEG", "PNG", "GIF", "WEBP")
 
-THREADS = 4
 CHUNK = 1 << 20  # bytes hashed at a time
 HASHED = 1000  # uploads whose hashes are kept from part to part; others are read again at the end
 # What base64 may be broken by.
@@ -119,17 +118,17 @@ class Fresh:
 class Media:
     """The folder of stored files, and the threads that work on it."""
 
-    def __init__(self, data: Path, *, picture_pixels: int) -> None:
+    def __init__(self, data: Path, *, picture_pixels: int, threads: int = 4) -> None:
         self._data = data
         self._parts = data / "media" / "parts"
         self._tmp = data / "media" / "tmp"
-        self._picture_pixels = picture_pixels  # of the largest avatar that is decoded
+        self.picture_pixels = picture_pixels  # of the largest avatar that is decoded
         # Decoding takes memory by the pixel: one picture at a time.
         self._decoding = threading.Lock()
         self._hashes: dict[str, Hashes] = {}  # of uploads, as far as they were written here
         self._keeping = threading.Lock()  # of the line above
         self._holders = 0  # backups that need every file that there is
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="media")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
 
     def open(self) -> None:
         """Make the folders, and remove what a crash left half-written; call it at the start.
@@ -288,7 +287,7 @@ class Media:
         if not is_picture(file.mime):
             raise Refusal(Status.FORMAT_ERROR_AVATAR, "this is not a picture", field="content")
         with self._decoding:
-            return thumbnail(data, file.mime, self._picture_pixels)
+            return thumbnail(data, file.mime, self.picture_pixels)
 
     def _write_part(self, upload: str, offset: int, data: bytes) -> None:
         path = self._part(upload)

@@ -78,9 +78,19 @@ class Outbox:
         return self.newest - self.last + len(self._pending) + len(self._flight)
 
     @property
+    def held(self) -> tuple[int, int]:
+        """How many messages are not written yet, and how many are not acked yet."""
+        return len(self._pending), len(self._flight)
+
+    @property
     def idle(self) -> bool:
         """True when nothing waits to be written."""
         return not self._pending
+
+    def resize(self, max_count: int, max_bytes: int) -> None:
+        """Change the window; a smaller one takes nothing in until it has room again."""
+        self._max_count = max_count
+        self._max_bytes = max_bytes
 
     def offer(self, seq: int, msg_id: int, data: bytes | None) -> bool:
         """Take a committed message in if the window allows; else it will be read from the store.

@@ -62,6 +62,13 @@ class Hasher:
         """How many passwords are being hashed or wait for that."""
         return self._jobs
 
+    def configure(self, cost: int, waiting: int) -> None:
+        """Change what new hashes cost, and how many jobs may wait."""
+        if cost != self.cost:
+            self.cost = cost
+            self._dummy = bcrypt.gensalt(cost) + b"." * 31
+        self._room = self._threads + waiting
+
     async def hash(self, password: bytes) -> bytes:
         """Return a new hash of a password of at most 72 bytes.
 

@@ -1,11 +1,12 @@
-"""The composition root: store, hub and commands wired together, listeners, signals, shutdown.
+"""The composition root: store, hub and commands wired together, listeners, signals, the end.
 
-Shutting down goes in stages: no new connections and 5030 to new work; what was handed in is
-committed and answered and outboxes are written, as far as peers take them; every connection gets
-its last frame; the store is closed. Peers that hang are cut when the time is up.
+Signals count from the first moment on. TERM and INT shut down in stages, a second one ends at
+once; HUP reloads; USR2 is lame duck. Whoever supervises hears READY only when the store has been
+recovered and all listeners are open, and signs of life only while the store answers.
 """
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -17,34 +18,50 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import structlog
 
-from . import __version__, handlers
+from . import __version__, handlers, systemd, tls
 from .clock import Clock, Dates
 from .commands import Context
-from .config import Config, control_path, parse_address
-from .connection import Connection
+from .config import Config, control_path
 from .control import ControlConnection, ControlSocket, Running
-from .errors import PushdError, StoreError, StoreFailed
+from .dump import dump
+from .errors import ConfigError, PushdError, Refusal, StoreError, StoreFailed
 from .exporter import Exporter, missing
 from .handlers.file import sweep
 from .handlers.operator import write_attempts
 from .health import Health
 from .hub import Hub
 from .limits import Budget, Penalties
+from .listeners import RESERVED_FILES, ListenError, Listeners
+from .log import flush
 from .media import Media
 from .metrics import Sources
 from .passwords import Hasher
+from .reload import Load, Reloader, spread
 from .service import SWEEP, Service
-from .store import Store
+from .stages import lame_duck, shut_down
+from .store import FILE, Store
+from .systemd import Notifier, Told
 
 log = structlog.get_logger("pushd.server")
 
 HOUR, MINUTE = 3600.0, 60.0
+# For how many seconds each budget is.
+BUDGETS = {
+    "registers": HOUR,
+    "logins": HOUR,
+    "wrong_push_ids": MINUTE,
+    "phone_searches": HOUR,
+    "searches": HOUR,
+    "friend_requests": HOUR,
+    "groups": HOUR,
+    "files": HOUR,
+    "typing": MINUTE,
+}
 # How often the size of the store's log is looked at, in seconds.
 LOG_PERIOD = 15.0
 # How often the logins of the last seconds are written down.
@@ -53,54 +70,140 @@ AUDIT_PERIOD = 5.0
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-# Descriptors that stay for the store when clients take all they can get.
-RESERVED_FILES = 64
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the text says which and why."""
+# What the store may take to close after the last frames, as the supervisor is told, in seconds.
+CLOSING = 10.0
+# Signals that wait from the reading of the settings until they can be obeyed, and again at the
+# end: by default they would end the process.
+HELD = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 
 
 class Server:
     """One running server; `run` returns its exit code."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        told: Told | None = None,
+        load: Load | None = None,
+    ) -> None:
         self.clock = clock or Clock()
+        self._told = told or Told()
+        self._notifier = Notifier(self._told.notify)
+        # Sockets that the supervisor passed, by name; who uses one takes it out.
+        self.inherited = systemd.inherited(self._told.names)
         self.addresses: list[str] = []  # what is listened on, with real ports
         self.service: Service
         self.health: Health
+        self._start = config  # the settings of the start
+        self._load = load or (lambda: config)  # makes them anew
+        self._reloader: Reloader | None = None  # None before there is something to change
+        self._asked = asyncio.Event()  # a reload was asked for by a signal
         self._stop: asyncio.Event
+        self._duck: asyncio.Event  # lame duck was asked for
         self._stops = 0  # how many signals asked to stop
-        self._listeners: list[asyncio.Server] = []
-        self._control: ControlSocket | None = None
+        self._listeners: Listeners | None = None
+        self._control: list[asyncio.Server] = []  # for operators
+        self._control_socket: ControlSocket | None = None  # in its place, if it was made here
 
     async def run(
         self, *, ready: Callable[[list[str]], None] = lambda addresses: None, signals: bool = True
     ) -> int:
         """Serve until a signal or `stop`; gives the exit code.
 
-        Raises StoreError when the store cannot be opened, ListenError for an address.
+        Raises StoreError when the store cannot be opened, ListenError for an address,
+        CertificateError.
         """
-        self._stop = asyncio.Event()
-        store = await Store.open(self.config, self.clock)
+        self._stop, self._duck = asyncio.Event(), asyncio.Event()
+        if signals:
+            self._catch_signals()
+        try:
+            return await self._run(ready)
+        finally:
+            if signals:
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+
+    async def _run(self, ready: Callable[[list[str]], None]) -> int:
+        store = await self._open_store()
         hasher = Hasher(
             self.config.auth.bcrypt_cost,
             self.config.auth.bcrypt_threads,
             self.config.auth.bcrypt_waiting,
         )
-        media = Media(store.folder, picture_pixels=self.config.media.picture_pixels)
+        media = Media(
+            store.folder,
+            picture_pixels=self.config.media.picture_pixels,
+            threads=self.config.media.threads,
+        )
         try:
             media.open()
-            return await self._serve(store, hasher, media, ready, signals)
+            return await self._serve(store, hasher, media, ready)
         finally:
             media.close()
             hasher.close()
             await store.close()
 
+    @property
+    def config(self) -> Config:
+        """The settings that hold now."""
+        return self._start if self._reloader is None else self.service.ctx.config
+
     def stop(self) -> None:
         """Ask the server to shut down; idempotent."""
         self._stop.set()
+
+    def lame_duck(self) -> None:
+        """Ask the server to send its clients away one by one, then to shut down; idempotent."""
+        self._duck.set()
+
+    async def reload(self) -> dict[str, list[str]]:
+        """Read the settings anew, as `Reloader.reload` does; refused while the server stops."""
+        if self._reloader is None or self._listeners is None or self._stop.is_set():
+            log.info("not reloaded, the server is starting or stopping")
+            return {"errors": ["the server is starting or stopping"]}
+        self._notifier.reloading()
+        try:
+            result = await self._reloader.reload()
+            self._listeners.allow(_raise_file_limit(self.config.limits.connections))
+        finally:
+            self._notifier.send(READY=1)
+        return result
+
+    def _prepare_certificate(self, fresh: Config) -> Callable[[], None]:
+        """Read the certificate for the handshakes to come; raises ConfigError."""
+        listeners, settings = self._listeners, fresh.tls
+        if listeners is None or listeners.context is None or not settings.certificate:
+            return lambda: None
+        try:
+            context = tls.server_context(settings.certificate, settings.key)
+        except tls.CertificateError as problem:
+            raise ConfigError([f"tls.certificate: {problem}"]) from None
+        return partial(setattr, listeners, "context", context)
+
+    def _catch_signals(self) -> None:
+        """Handle signals from now on, and those that came since the settings were read."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._dump)
+        loop.add_signal_handler(signal.SIGUSR2, self.lame_duck)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+    async def _open_store(self) -> Store:
+        """Open the store, which may migrate for long; who asks to stop waits a little for it."""
+        loop = asyncio.get_running_loop()
+        with self._notifier.patience("opening the store"):
+            opening = loop.create_task(Store.open(self.config, self.clock))
+            stopping = loop.create_task(self._stop.wait())
+            await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await asyncio.wait([opening], timeout=self.config.server.stop_seconds)
+        if not opening.done():
+            # Nothing is served yet, and what a migration has not committed never was.
+            log.info("stopped while the store was being opened")
+            os._exit(0)
+        return opening.result()
 
     async def _serve(
         self,
@@ -108,23 +211,26 @@ class Server:
         hasher: Hasher,
         media: Media,
         ready: Callable[[list[str]], None],
-        signals: bool,
     ) -> int:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unhandled)
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
+        spread(ctx, service, self.config)
+        self._reloader = Reloader(ctx, service, self._load)
         writer = store.start(ctx.hub.deliver)
-        self.health = Health(service, refresh=self.config.metrics.refresh_seconds)
+        self.health = Health(service, refresh=lambda: ctx.config.metrics.refresh_seconds)
         sources = Sources(service, self.health, self._build())
-        ctx.control = Running(sources, self.clock, self.stop)
-        await self._listen(loop, service)
+        ctx.control, ctx.reload = Running(sources, self.clock, self.stop), self.reload
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._listeners = listeners = Listeners(service, files=files)
+        await self._listen(listeners)
         await self._listen_for_control(loop, service)
         exporter = self._export(loop, sources)
         self.health.watch(loop)
-        if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._on_stop_signal)
+        self._reloader.prepare.append(self._prepare_certificate)
         background = [
+            loop.create_task(self._reload_when_asked()),
             loop.create_task(_every(SWEEP, service.sweep)),
             loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
             loop.create_task(self._repeat(MAINTENANCE, partial(sweep, ctx))),
@@ -136,23 +242,27 @@ class Server:
         gc.freeze()
         # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
         gc.set_threshold(50_000, 20, 20)
-        control = str(self._control.path) if self._control else ""
-        log.info("ready", listen=self.addresses, control=control)
-        ready(self.addresses)
-        stopping = loop.create_task(self._stop.wait())
+        if self._told.watchdog:
+            alive = self._notifier.keep_alive(
+                self._told.watchdog, partial(_probe, store), self._status
+            )
+            background.append(loop.create_task(alive))
+        if not self._stop.is_set():
+            control = str(self._control_socket.path) if self._control_socket else ""
+            log.info("ready", listen=self.addresses, control=control)
+            ready(self.addresses)
+            self._notifier.send(READY=1, STATUS=self._status())
         try:
-            await asyncio.wait([stopping, writer], return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
-                return self._failed(writer)
-            await self._shut_down(service, store)
-            return 0
+            await self._until_the_end(writer, listeners)
+            return self._failed(writer) if writer.done() else 0
         finally:
-            for task in (stopping, *background):
+            for task in background:
                 task.cancel()
-            for listener in self._listeners:
-                listener.close()
-            if self._control is not None:
-                self._control.remove()
+            listeners.close()
+            for server in self._control:
+                server.close()
+            if self._control_socket is not None:
+                self._control_socket.remove()
             for peer in tuple(service.connections):
                 peer.abort()
             if exporter is not None:
@@ -161,20 +271,38 @@ class Server:
             # It uses the store, which is closed next.
             await ctx.jobs.close()
 
+    async def _until_the_end(self, writer: "asyncio.Task[None]", listeners: Listeners) -> None:
+        """Serve until asked to stop, then stop in stages; returns early when the writer ends."""
+        loop = asyncio.get_running_loop()
+        clock, settings = self.clock, self.config.server
+        stopping = loop.create_task(self._stop.wait())
+        ducking: asyncio.Task[Any] = loop.create_task(self._duck.wait())
+        try:
+            await _first(stopping, ducking, writer)
+            listeners.close()
+            if not (stopping.done() or writer.done()):
+                self._notifier.send(STATUS="lame duck: sending clients away")
+                ducking = loop.create_task(
+                    lame_duck(self.service, clock, settings.lame_duck_seconds)
+                )
+                await _first(stopping, ducking, writer)
+            if not writer.done():
+                self._notifier.send(STOPPING=1, STATUS="stopping")
+                self._notifier.extend(settings.stop_seconds + CLOSING)
+                self.service.ctx.jobs.cancel()
+                await shut_down(self.service, clock, settings.stop_seconds)
+                with contextlib.suppress(PushdError):
+                    await write_attempts(self.service.ctx)
+        finally:
+            stopping.cancel()
+            ducking.cancel()
+
+    def _status(self) -> str:
+        return f"serving {len(self.service.connections)} connections"
+
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
-        limits = self.config.limits
+        keys = self.config.limits.budget_keys
         dates = Dates(self.config.server.zone)
-        counts = {
-            "registers": (limits.registers, HOUR),
-            "logins": (limits.logins, HOUR),
-            "wrong_push_ids": (limits.wrong_push_ids, MINUTE),
-            "phone_searches": (limits.phone_searches, HOUR),
-            "searches": (limits.searches, HOUR),
-            "friend_requests": (limits.friend_requests, HOUR),
-            "groups": (limits.groups, HOUR),
-            "files": (limits.files, HOUR),
-            "typing": (limits.typing, MINUTE),
-        }
         return Context(
             store=store,
             hub=Hub(self.clock, dates),
@@ -183,14 +311,52 @@ class Server:
             config=self.config,
             hasher=hasher,
             media=media,
-            penalties=Penalties(limits.wrong_passwords, MINUTE, limits.budget_keys),
-            budgets={
-                name: Budget(count, seconds, limits.budget_keys)
-                for name, (count, seconds) in counts.items()
-            },
+            penalties=Penalties(keys=keys),
+            # How many of each is for `spread` to say.
+            budgets={name: Budget(0, seconds, keys) for name, seconds in BUDGETS.items()},
             token=lambda: secrets.token_urlsafe(18),
             table=handlers.table(),
         )
+
+    async def _listen(self, listeners: Listeners) -> None:
+        """Open all listeners; what the supervisor passed takes the place of what is configured."""
+        settings = self.config.tls
+        secure = self.inherited.pop("tls", [])
+        if settings.certificate:
+            listeners.context = tls.server_context(settings.certificate, settings.key)
+        elif secure:
+            raise ListenError("a socket for TLS was passed, and tls.certificate is not set")
+        passed = self.inherited.pop("tcp", [])
+        for sock in passed:
+            listeners.adopt(sock)
+        for text in () if passed else self.config.server.listen:
+            await listeners.listen(text)
+        for sock in secure:
+            listeners.adopt(sock, tls=True)
+        for text in () if secure else settings.listen:
+            await listeners.listen(text, tls=True)
+        self.addresses = listeners.addresses
+
+    async def _listen_for_control(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
+        """Listen for operators, until the very end: what a shutdown waits for is seen there."""
+        sockets = self.inherited.pop("control", [])
+        if not sockets:
+            settings = self.config.server
+            path = control_path(settings.data, settings.control)
+            if not path:
+                return
+            control = ControlSocket(path)
+            try:
+                sockets = [control.open(settings.backlog)]
+            except (OSError, ValueError) as problem:
+                reason = problem.strerror if isinstance(problem, OSError) else problem
+                raise ListenError(f"server.control: {settings.control}: {reason}") from None
+            self._control_socket = control
+        for sock in sockets:
+            if sock.family != socket.AF_UNIX:
+                raise ListenError("control: a socket was passed that is no Unix socket")
+            server = await loop.create_unix_server(lambda: ControlConnection(service), sock=sock)
+            self._control.append(server)
 
     def _build(self) -> dict[str, str]:
         """Give what the running program is made of."""
@@ -202,63 +368,22 @@ class Server:
         }
 
     def _export(self, loop: asyncio.AbstractEventLoop, sources: Sources) -> Exporter | None:
-        """Serve the metrics, if that is wanted."""
+        """Serve the metrics, if that is wanted, or a socket was passed for it."""
+        passed = self.inherited.pop("metrics", [])
         address = self.config.metrics.listen
-        if not address:
+        if not (address or passed):
             return None
         if missing():
             raise ListenError(missing())
+        if any(sock.family == socket.AF_UNIX for sock in passed):
+            raise ListenError("metrics: a socket was passed that is no TCP socket")
         try:
-            exporter = Exporter(address, sources, loop)
+            exporter = Exporter(address, sources, loop, passed[0] if passed else None)
         except OSError as problem:
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
             raise ListenError(f"metrics.listen: {address}: cannot listen: {reason}") from None
         log.info("metrics", listen=exporter.address)
         return exporter
-
-    async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
-        backlog = self.config.server.backlog
-        for text in self.config.server.listen:
-            host, port = parse_address(text)
-            try:
-                listener = await loop.create_server(
-                    lambda: Connection(service), host or None, port, backlog=backlog
-                )
-            except OSError as problem:
-                reason = os.strerror(problem.errno) if problem.errno else str(problem)
-                raise ListenError(f"{text}: cannot listen: {reason}") from None
-            self._listeners.append(listener)
-            self.addresses += [_address_of(sock) for sock in listener.sockets]
-
-    async def _listen_for_control(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
-        settings = self.config.server
-        try:
-            path = control_path(settings.data, settings.control)
-            if not path:
-                return
-            control = ControlSocket(path)
-            sock = control.open(settings.backlog)
-        except (OSError, ValueError) as problem:
-            reason = problem.strerror if isinstance(problem, OSError) else problem
-            raise ListenError(f"server.control: {settings.control}: {reason}") from None
-        self._control = control
-        self._listeners.append(
-            await loop.create_unix_server(lambda: ControlConnection(service), sock=sock)
-        )
-
-    async def _shut_down(self, service: Service, store: Store) -> None:
-        """Let what was read be answered, then say goodbye; cut who hangs."""
-        log.info("stopping", connections=len(service.connections))
-        deadline = self.clock.now() + self.config.server.stop_seconds
-        for listener in self._listeners:
-            listener.close()
-        service.ctx.jobs.cancel()
-        service.refuse_new_work()
-        await _until(lambda: service.finished, self.clock, deadline - 2.0)
-        service.shut_down()
-        await _until(lambda: not service.connections, self.clock, deadline)
-        with suppress(PushdError):
-            await write_attempts(service.ctx)
 
     def _failed(self, writer: "asyncio.Task[None]") -> int:
         problem = writer.exception()
@@ -267,10 +392,26 @@ class Server:
             return 1
         raise problem or AssertionError("the writer ended by itself")
 
+    def _dump(self) -> None:
+        if self._reloader is not None:
+            dump(self.service)
+
+    async def _reload_when_asked(self) -> None:
+        """Reload after each signal; several that come during a reload are one."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await self.reload()
+            except Exception as bug:
+                log.error("not reloaded", exc_info=bug)
+
     def _on_stop_signal(self) -> None:
         self._stops += 1
         if self._stops > 1:
             # Asked a second time: at once. What was confirmed is on the disk.
+            log.critical("stopped at once, by a second signal")
+            flush()
             os._exit(1)
         self.stop()
 
@@ -321,8 +462,13 @@ class Server:
                 await work()
             except Exception as problem:
                 # A full disk or a busy store; a store that failed ends the server elsewhere.
-                log.warning("upkeep failed", work=str(work), problem=str(problem))
+                log.warning("upkeep failed", work=_name_of(work), problem=problem)
             await self.clock.sleep(seconds)
+
+
+def _unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody caught; the loop's own text would quote whatever the exception does."""
+    log.error("unhandled", what=context.get("message"), exc_info=context.get("exception"))
 
 
 async def _every(seconds: float, function: Callable[[], None]) -> None:
@@ -331,14 +477,18 @@ async def _every(seconds: float, function: Callable[[], None]) -> None:
         function()
 
 
-async def _until(condition: Callable[[], bool], clock: Clock, deadline: float) -> None:
-    while not condition() and clock.now() < deadline:
-        await clock.sleep(0.01)
+async def _first(*tasks: "asyncio.Task[Any]") -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _address_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _name_of(work: Callable[..., object]) -> str:
+    return getattr(getattr(work, "func", work), "__name__", "?")
+
+
+async def _probe(store: Store) -> None:
+    """Come back once the store's writer has answered, be it that another program holds the file."""
+    with contextlib.suppress(Refusal):
+        await store.writer.barrier()
 
 
 def _raise_file_limit(wanted: int) -> int:
@@ -349,21 +499,23 @@ def _raise_file_limit(wanted: int) -> int:
     return target
 
 
-def main(config: Config, *, ports_file: str | None = None) -> int:
-    """Run a server until a signal; gives the exit code, with one line on stderr when it fails."""
+def main(
+    config: Config,
+    *,
+    ports_file: str | None = None,
+    told: Told | None = None,
+    load: Load | None = None,
+) -> int:
+    """Run a server until a signal; gives the exit code, with one line on stderr when it fails.
+
+    `load` makes the settings anew for a reload.
+    """
     # What the store holds is for this user's eyes only.
     os.umask(0o077)
     files = _raise_file_limit(config.limits.connections)
     # The writer's thread wins the GIL back sooner beside a busy loop.
     sys.setswitchinterval(0.0005)
-    log.info(
-        "starting",
-        version=__version__,
-        data=config.server.data,
-        sqlite=sqlite3.sqlite_version,
-        loop=config.server.loop,
-        files=files,
-    )
+    log.info("starting", **_first_line(config), files=files)
 
     def ready(addresses: list[str]) -> None:
         if ports_file:
@@ -372,19 +524,42 @@ def main(config: Config, *, ports_file: str | None = None) -> int:
                 file.write("".join(f"{address}\n" for address in addresses))
             os.replace(f"{ports_file}.new", ports_file)
 
+    told = told or Told()
     try:
         with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
-            code = runner.run(Server(config).run(ready=ready))
-    except (StoreError, ListenError) as problem:
-        log.critical("cannot start", problem=str(problem))
-        return 1
+            code = runner.run(Server(config, told=told, load=load).run(ready=ready))
+    except (StoreError, ListenError, tls.CertificateError, systemd.SocketError) as problem:
+        return _cannot_start(told, problem)
     except OSError as problem:
         if problem.errno != errno.ENOSPC:
             raise
-        log.critical("cannot start", problem=str(problem))
-        return 1
+        return _cannot_start(told, problem)
     log.info("stopped", code=code)
     return code
+
+
+def _first_line(config: Config) -> dict[str, object]:
+    """Say what is started: enough to know from a log alone what was asked for."""
+    limits = config.limits
+    return {
+        "version": __version__,
+        "config": list(config.files) or "defaults",
+        "listen": list(config.server.listen),
+        "store": os.path.join(config.server.data, FILE),
+        "sqlite": sqlite3.sqlite_version,
+        "loop": config.server.loop,
+        "connections": limits.connections,
+        "connections_per_address": limits.connections_per_address,
+        "line": limits.line,
+        "queue_messages": config.queue.messages,
+        "queue_days": config.queue.days,
+    }
+
+
+def _cannot_start(told: Told, problem: Exception) -> int:
+    log.critical("cannot start", problem=str(problem))
+    Notifier(told.notify).send(STATUS=f"cannot start: {problem}")
+    return 1
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from .commands import Context
+from .config import Config
 from .errors import Refusal, TooMany
 from .limits import Budget
 from .model import Actor, Draft, Failed, MessageType
@@ -48,6 +49,7 @@ class Stats:
         "commands",
         "confirmed",
         "delivered",
+        "failed_handshakes",
         "frames",
         "gates",
         "heartbeats",
@@ -63,6 +65,7 @@ class Stats:
         self.accepted = 0  # connections
         self.opened: Counter[str] = Counter()  # the same by the kind of the listener
         self.closed: Counter[str] = Counter()  # connections that are gone
+        self.failed_handshakes = 0  # of TLS, and peers gone before they were served
         self.bytes_in = 0
         self.bytes_out = 0
         # Lines by what they were
@@ -125,6 +128,7 @@ class Service:
     def __init__(self, ctx: Context, loop: asyncio.AbstractEventLoop) -> None:
         self.ctx = ctx
         self.limits = ctx.config.limits
+        self.tracing = False  # every frame is logged
         self.stats = Stats()
         self.connections: set[Peer] = set()
         self._loop = loop
@@ -135,7 +139,15 @@ class Service:
         self._numbers = 0
         self.operators = 0  # connections of the control socket
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
+        self.handshakes = 0  # TLS handshakes in progress, counted as connections
         self.draining = False  # no new connections
+        self.lame = False  # clients are sent away one by one, the end follows
+
+    def configure(self, settings: Config) -> None:
+        """Take over the settings that may change while connections are open."""
+        self.limits = settings.limits
+        self.tracing = settings.log.level == "debug"
+        self._messages.count = settings.limits.messages
 
     @property
     def saturated(self) -> bool:
@@ -174,12 +186,32 @@ class Service:
         if peer.session.operator:
             many = self.operators > MOST_OPERATORS
             return TooMany(1, "too many connections to the control socket") if many else None
-        if len(self.connections) - self.operators > self.limits.connections:
+        if len(self.connections) - self.operators + self.handshakes > self.limits.connections:
             return TooMany(30, "too many connections")
         most = self.limits.connections_per_address
         if self.limits.per_address and self._per_address[address] > most:
             return TooMany(30, "too many connections from this address")
         return None
+
+    def reserve(self, address: str) -> Callable[[], None] | None:
+        """Count a TLS handshake as a connection; gives what ends that, None over a limit."""
+        crowded = self._per_address[address] >= self.limits.connections_per_address
+        there = len(self.connections) - self.operators + self.handshakes
+        full = there >= self.limits.connections
+        if self.draining or full or (crowded and self.limits.per_address):
+            return None
+        self.handshakes += 1
+        self._per_address[address] += 1
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self.handshakes -= 1
+                self._leave_address(address)
+
+        return end
 
     def forget(self, peer: Peer) -> None:
         """Forget a connection that is gone."""
@@ -189,10 +221,12 @@ class Service:
             self.stats.closed[peer.kind] += 1
             self.operators -= peer.session.operator
             self._buckets.get(peer.due, set()).discard(peer)
-            address = peer.session.address
-            self._per_address[address] -= 1
-            if not self._per_address[address]:
-                del self._per_address[address]
+            self._leave_address(peer.session.address)
+
+    def _leave_address(self, address: str) -> None:
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
 
     def leave(self, peer: Peer) -> None:
         """End a connection's session; its device was seen until now."""

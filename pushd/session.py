@@ -50,8 +50,8 @@ class Link(Protocol):
     def signal(self, data: bytes) -> None:
         """Write a frame that may be dropped when the peer is slow."""
 
-    def evict(self, data: bytes) -> None:
-        """Write a last frame and close."""
+    def evict(self, data: bytes, reason: str) -> None:
+        """Write a last frame and close; the reason is for the log."""
 
     def facts(self) -> tuple[float, int]:
         """Give when it was opened and how many bytes wait to be taken."""
@@ -74,6 +74,7 @@ class Session:
         "read_receipts",
         "show_presence",
         "state",
+        "user",
         "watching",
     )
 
@@ -86,6 +87,7 @@ class Session:
         self.operator = operator  # it came by the control socket
         self.state = State.ANONYMOUS
         self.actor: Actor | None = None  # the login, None without one
+        self.user = 0  # the account in logs: it outlives the end of the connection
         self.push_id = ""  # the secret of the device, "" without one
         self.outbox: Outbox | None = None  # the device's window, None without one
         self.proven = True  # the client has shown that it knows the pushId, or there is none
@@ -120,11 +122,13 @@ class Session:
         """Note a login without a device."""
         self._move("login")
         self.actor = actor
+        self.user = actor.account
 
     def bind(self, bound: Bound, push_id: str, outbox: Outbox) -> None:
         """Note a started device and its window."""
         self._move("bind")
         self.actor = bound.actor
+        self.user = bound.actor.account
         self.push_id = push_id
         self.outbox = outbox
         self.show_presence = bound.show_presence
@@ -134,6 +138,7 @@ class Session:
         """Be as before the login."""
         self._move("logout")
         self._forget()
+        self.user = 0
 
     def end(self) -> None:
         """Be nobody for ever; a second time changes nothing."""

@@ -2,8 +2,9 @@
 
 A section of settings is a frozen struct whose fields are annotated with `within` (a number: its
 range and unit) or `about` (anything else). From these annotations come the rows that parsing,
-checking and the shipped file use. The module knows no file, no variable, and no setting by name;
-every ValueError that it raises says what is wrong in one line, for a person.
+checking and the shipped file use. A setting is live, which means that a reload changes it in the
+running server, unless its annotation says `restart=True`. The module knows no file, no variable,
+and no setting by name; every ValueError that it raises says what is wrong in one line.
 """
 
 import difflib
@@ -20,14 +21,15 @@ _SHOWN = 80  # characters of a bad value in an error
 _WRITABLE = 1 << 64  # beyond it str() of a number gets slow, and is refused at 4,300 digits
 
 
-def within(low: float, high: float, unit: str, text: str) -> msgspec.Meta:
+def within(low: float, high: float, unit: str, text: str, *, restart: bool = False) -> msgspec.Meta:
     """Describe a number: its range, both ends included, its unit and its meaning."""
-    return msgspec.Meta(ge=low, le=high, description=text, extra={"unit": unit})
+    extra = {"unit": unit, "restart": restart}
+    return msgspec.Meta(ge=low, le=high, description=text, extra=extra)
 
 
-def about(text: str) -> msgspec.Meta:
+def about(text: str, *, restart: bool = False) -> msgspec.Meta:
     """Describe a setting that is no number."""
-    return msgspec.Meta(description=text, extra={"unit": ""})
+    return msgspec.Meta(description=text, extra={"unit": "", "restart": restart})
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +43,16 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None  # of a number
     high: float | None
     choices: tuple[str, ...]  # empty: any
+    restart: bool  # a change takes effect at the next start only
 
     def describe(self) -> str:
-        """Say what it is, in which unit, and what it may be."""
+        """Say what it is, in which unit, what it may be, and when a change takes effect."""
+        effect = "(restart)" if self.restart else "(live)"
         if self.choices:
-            return f"{self.text} ({' | '.join(self.choices)})"
+            return f"{self.text} ({' | '.join(self.choices)}) {effect}"
         if self.low is None or self.high is None:
-            return self.text
-        return f"{self.text} ({self.unit}, {self.low:.0f} to {self.high:.0f})"
+            return f"{self.text} {effect}"
+        return f"{self.text} ({self.unit}, {self.low:.0f} to {self.high:.0f}) {effect}"
 
 
 def rows(sections: Mapping[str, type[msgspec.Struct]]) -> Iterator[Setting]:
@@ -68,6 +72,7 @@ def rows(sections: Mapping[str, type[msgspec.Struct]]) -> Iterator[Setting]:
                 low=meta.ge,
                 high=meta.le,
                 choices=choices,
+                restart=meta.extra["restart"],
             )
 
 
@@ -175,7 +180,10 @@ _KINDS: dict[Any, Callable[[Any], Any]] = {
 
 def template(sections: Mapping[str, type[msgspec.Struct]]) -> str:
     """Write a settings file in which every setting is commented out and has its default."""
-    lines = ["# The settings of pushd. Each line that is commented out holds its default."]
+    lines = [
+        "# The settings of pushd. Each line that is commented out holds its default.",
+        "# A reload (SIGHUP) changes what is (live); the rest takes effect at the next start.",
+    ]
     for section, struct in sections.items():
         lines += ["", f"# {struct.__doc__}", f"[{section}]"]
         for setting in rows({section: struct}):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,17 +18,22 @@ from click.testing import CliRunner, Result
 
 from pushd import __version__, cli, config
 from pushd.config import Config
+from pushd.systemd import Told
 
 PONG = b'{"cmd":"ping","status":1,"result":{"text":""},"message":"ok","date":"x"}\n'
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let neither a file in /etc nor the environment of the tests reach the commands."""
     monkeypatch.setattr(config, "DEFAULT_FILE", str(tmp_path / "none.toml"))
     for variable in [name for name in os.environ if name.startswith("PUSHD_")]:
         monkeypatch.delenv(variable)
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    # Nor the signals that a command holds back reach the tests after it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @pytest.fixture
@@ -35,14 +41,17 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Put a server in place that ends at once with 5; what it was given, and the log, is listed."""
     calls: list[Any] = []
 
-    def main(settings: Config, *, ports_file: str | None) -> int:
+    def main(
+        settings: Config, *, ports_file: str | None, told: Told, load: Callable[[], Config]
+    ) -> int:
+        assert load() == settings
         calls.append((settings, ports_file))
         return 5
 
     fake = ModuleType("pushd.server")
     fake.main = main  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pushd.server", fake)
-    monkeypatch.setattr(cli.log, "configure", lambda *args: calls.append(args))
+    monkeypatch.setattr(cli.log, "configure", lambda *args, rate, waiting: calls.append(args))
     return calls
 
 
@@ -111,6 +120,54 @@ def test_good_settings_are_checked_without_a_start(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "the settings are good\n"
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["file", "file/below"])
+def test_a_folder_that_cannot_be_used_is_told_without_a_start(tmp_path: Path, data: str) -> None:
+    """--check-config looks where the data would be, also where nothing is yet."""
+    (tmp_path / "file").write_text("")
+    result = run("--check-config", "--data", str(tmp_path / data))
+    assert result.returncode == 78
+    assert result.stderr == f"server.data: {tmp_path / data}: {tmp_path / 'file'} is no folder\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["", "media"])
+def test_a_folder_that_cannot_be_used_ends_the_start(tmp_path: Path, folder: str) -> None:
+    """The start fails with one line that names the folder; nothing listens."""
+    data = tmp_path / "data"
+    taken = data / folder
+    taken.parent.mkdir(exist_ok=True)
+    taken.write_text("")
+    result = run("--data", str(data), "--listen", "127.0.0.1:0")
+    assert result.returncode == 1
+    first, last = result.stderr.splitlines()
+    assert "event=starting" in first
+    assert f'problem="{taken}: cannot be used: ' in last
+
+
+@pytest.mark.slow
+def test_a_port_in_use_ends_the_start(tmp_path: Path) -> None:
+    """The address and the reason stand in the last line, and the exit code is 1."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        result = run("--data", str(tmp_path / "data"), "--listen", address)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert f'problem="{address}: cannot listen: Address already in use"' in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["[fe80::1%nowhere0]:0", "no.such.host.invalid:0"])
+def test_an_address_of_elsewhere_ends_the_start(tmp_path: Path, address: str) -> None:
+    """An interface or a name that this machine does not know is told as such."""
+    result = run("--data", str(tmp_path / "data"), "--listen", address)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert f'problem="{address}: cannot listen: ' in last
+    assert "Unknown error" not in last
+    assert "None" not in last
 
 
 # pushd, in this process
@@ -343,7 +400,8 @@ def test_chat_runs_the_terminal(
     """Its code is the exit code; not reached is 3, and Ctrl-C is the usual way out."""
     calls = []
 
-    async def run_chat(host: str, port: int) -> int:
+    async def run_chat(host: str, port: int, *, ssl: object) -> int:
+        assert ssl is None
         calls.append((host, port))
         if isinstance(outcome, BaseException):
             raise outcome

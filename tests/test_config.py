@@ -1,5 +1,6 @@
 """Settings: five layers, one frozen result, and every error in one line with the nearest name."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -199,6 +200,12 @@ def test_a_broken_link_as_the_default_file_is_an_error() -> None:
     assert errors() == ["pushd.toml: cannot be read: No such file or directory"]
 
 
+def test_a_pipe_is_no_settings_file(tmp_path: Path) -> None:
+    """A reload would find it empty, or wait for ever."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    assert errors(file=tmp_path / "pipe.toml") == ["pipe.toml: is no regular file"]
+
+
 # Names
 
 
@@ -241,6 +248,7 @@ WHOLE = "must be a whole number in plain digits, not"
 COST = "must be from 4 to 15 (log2 of rounds), not"
 LEVEL = "must be one of debug, info, warning, error, not"
 LIST = 'must be a list of texts like ["a", "b"], not'
+PART = "server.listen: 127.0.0.1:1 is a part of 0.0.0.0:1"
 ZONE = "there is no such zone here (package tzdata)"
 
 
@@ -270,6 +278,10 @@ ZONE = "there is no such zone here (package tzdata)"
         ("[server]\nlisten=[1]", f"server.listen: {LIST} [1]"),
         ("[server]\nlisten=[]", "server.listen: must name at least one address"),
         ("[server]\nlisten=['a:1','a:1']", "server.listen: a:1 is there twice"),
+        ("[server]\nlisten=[':1','a:1']", "server.listen: a:1 is a part of :1"),
+        ("[server]\nlisten=['127.0.0.1:1','0.0.0.0:1']", PART),
+        ("[server]\nlisten=['[::1]:1','[::]:1']", "server.listen: [::1]:1 is a part of [::]:1"),
+        ("[server]\nlisten=['[::]:1','0.0.0.0:1',':1']", "server.listen: [::]:1 is a part of :1"),
         ("[server]\nlisten=['a:1','b']", "server.listen: b: the port is missing, write host:port"),
         ("[auth]\nreserved_names=['a',' ']", "auth.reserved_names: must not hold an empty name"),
         (
@@ -355,6 +367,58 @@ def test_settings_must_fit_each_other(file: Path, small: str, large: str) -> Non
         f"PUSHD_LIMITS_{large.upper()}: limits.{large}: {most} is less than limits.{small}"
         f" ({most + 1}, default)"
     ) in errors(environ={f"PUSHD_LIMITS_{large.upper()}": str(most)})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[limits]\nquue_limit=5", "limits.quue_limit: unknown setting"),
+        ("[queue]\nmesages=5", "queue.mesages: unknown setting, did you mean messages?"),
+        ("[queue]\nmessages=-1", "queue.messages: must be from 1 to 100000000 (messages), not -1"),
+        ("[queue]\nmessages='10k'", f"queue.messages: {WHOLE} 10k"),
+        ("[queue]\nmessages=1e9", f"queue.messages: {WHOLE} 1000000000.0"),
+        ("[queues]\nmessages=1", "queues: unknown section, did you mean queue?"),
+        ("\t[queue]\n\tmessages\t=\t5\t# five\n", ""),
+        ("\ufeff[queue]\nmessages=5\n", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_what_people_get_wrong(file: Path, text: str, line: str) -> None:
+    """A misspelt or impossible setting never holds without a word; tabs and a BOM do no harm."""
+    if line:
+        assert error_in(file, text) == f"pushd.toml: {line}"
+        return
+    file.write_text(text, "utf-8")
+    assert config.load(str(file), {}, {}).queue.messages == (5 if text else 10000)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        ("0.0.0.0:1", "[::]:1"),
+        ("127.0.0.1:1", "[::1]:1"),
+        ("[fe80::1%eth0]:1", "[::1]:1"),
+        (":1", "127.0.0.1:2"),
+        (":0", "127.0.0.1:0"),
+    ],
+)
+def test_addresses_beside_each_other(listen: tuple[str, ...]) -> None:
+    """Both families stand together; only what is a part of another address is refused."""
+    assert config.load(None, {"server.listen": listen}, {}).server.listen == listen
+
+
+# What a reload takes over
+
+
+def test_a_reload_keeps_what_needs_a_restart() -> None:
+    """What changed is named, apart; the settings that result are the new ones where they may be."""
+    running = Config(server=config.Server(backlog=1), limits=config.Limits(line=5000))
+    fresh = Config(server=config.Server(backlog=2, stop_seconds=1.0), files=("a",))
+    settings, changed, restart = config.adopt(running, fresh)
+    assert settings == Config(server=config.Server(backlog=1, stop_seconds=1.0), files=("a",))
+    assert changed == ["server.stop_seconds", "limits.line"]
+    assert restart == ["server.backlog"]
+    assert config.adopt(settings, settings) == (settings, [], [])
 
 
 # Addresses
@@ -444,6 +508,21 @@ def test_the_shipped_file_shows_every_setting_and_its_default() -> None:
         for key, value in table.items()
     }
     assert flat == {key: setting.default for key, setting in config.SETTINGS.items()}
+
+
+def test_the_shipped_file_is_that_of_the_settings() -> None:
+    """To write it anew: make settings."""
+    shipped = Path(__file__).parent.parent / "packaging" / "pushd.toml"
+    assert shipped.read_text("utf-8") == config.default_text()
+
+
+def test_the_shipped_file_says_what_a_reload_changes() -> None:
+    """Each setting says when a change of it takes effect."""
+    text = config.default_text()
+    for setting in config.SETTINGS.values():
+        effect = "(restart)" if setting.restart else "(live)"
+        assert f"{effect}\n# {setting.key.partition('.')[2]} = " in text
+        assert setting.describe().endswith(effect)
 
 
 def test_every_number_has_a_unit_and_a_meaning() -> None:

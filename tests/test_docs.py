@@ -229,7 +229,8 @@ def setting_row(setting: Setting) -> str:
     """The row that a document should have."""
     choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
     default = f"`{toml(setting.default)}`"
-    return f"`{setting.key}` | {default} | {setting.unit or '–'} | {setting.text}{choices}"
+    mark = " (restart)" if setting.restart else ""
+    return f"`{setting.key}` | {default} | {setting.unit or '–'} | {setting.text}{choices}{mark}"
 
 
 def test_metrics() -> None:

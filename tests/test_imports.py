@@ -25,6 +25,8 @@ TABLE = {
     "sockets": "",
     "histogram": "",
     "audit": "",
+    "tls": "",
+    "systemd": "",
     "encoding": "",
     "settings": "",
     "log": "",
@@ -56,15 +58,19 @@ TABLE = {
         "backup check commands draft encoding errors jobs media model names outbox protocol session"
         " status store"
     ),
-    "service": "commands errors limits model session status",
+    "service": "commands config errors limits model session status",
     "connection": (
-        "commands config draft errors handlers hub model outbox protocol service session sockets"
-        " status store"
+        "commands config draft errors handlers hub log model outbox protocol service session"
+        " sockets status store"
     ),
     "health": "histogram hub service store",
     "metrics": "health histogram service status store",
     "exporter": "config health metrics",
     "control": ("clock connection errors log metrics model protocol session sockets status store"),
+    "reload": "commands config errors log service",
+    "dump": "service",
+    "listeners": "config connection service sockets",
+    "stages": "clock service",
     "server": "*",
     # The client
     "inbox": "",
@@ -73,10 +79,10 @@ TABLE = {
     "calls": "inbox link",
     "transfer": "calls inbox link status",
     "client": "calls errors inbox link outgoing status transfer",
-    "terminal": "client",
+    "terminal": "client tls",
     # The commands
-    "ctl": "backup check config errors jobs log settings store terminal",
-    "cli": "config ctl errors exporter log server",
+    "ctl": "backup check config errors jobs log settings sockets store terminal tls",
+    "cli": "config ctl errors exporter log server settings systemd tls",
     "__main__": "cli",
 }
 

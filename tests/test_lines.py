@@ -61,9 +61,16 @@ def commit(lines: Lines, batch: list[Op]) -> list[Op]:
     return batch
 
 
+def lines_of() -> Lines:
+    """Make lines with small batches."""
+    lines = Lines()
+    lines.batch_rows = BATCH
+    return lines
+
+
 def learnt(*chats: str) -> Lines:
     """Make lines that know these chats to be wide."""
-    lines = Lines(BATCH)
+    lines = lines_of()
     for chat in chats:
         lines.add(post(1, chat, WIDE))
         commit(lines, lines.take())
@@ -72,7 +79,7 @@ def learnt(*chats: str) -> Lines:
 
 def test_one_line_is_as_it_came() -> None:
     """Without wide chats operations come in order, in batches of the bound."""
-    lines = Lines(BATCH)
+    lines = lines_of()
     ops = [Op(number=n) for n in range(6)]
     for each in ops:
         lines.add(each)
@@ -123,7 +130,7 @@ def test_a_sender_keeps_their_order() -> None:
 
 def test_a_post_in_parts_stays_first() -> None:
     """A post that turns out to be wide changes the line, with all of its sender's behind it."""
-    lines = Lines(BATCH)
+    lines = lines_of()
     large = post(2, "g1", WIDE, lists=3)
     ops = [large, Op(3, number=1), Op(2, number=2), post(4, "g1", WIDE)]
     for each in ops:
@@ -170,7 +177,7 @@ def test_drained() -> None:
 def test_any_mix(seed: int) -> None:
     """Whatever comes: each sender's posts in order, none lost and none twice."""
     rng = random.Random(seed)
-    lines = Lines(BATCH)
+    lines = lines_of()
     made: list[Op] = []
     done: list[Op] = []
 

@@ -4,8 +4,10 @@ import io
 import json
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import pytest
 import structlog
 
 from pushd import log
+from pushd.errors import Refusal
+from pushd.status import Status
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +104,8 @@ def test_an_exception_is_one_line_with_its_traceback(lines: Lines) -> None:
 
     def write(logger: Any) -> None:
         try:
-            raise ValueError("x" * log.TRACE_MAX + "the end")
-        except ValueError:
+            raise RuntimeError("x" * log.TRACE_MAX + "the end")
+        except RuntimeError:
             logger.exception("failed")
             logging.getLogger("asyncio").exception("failed too")
 
@@ -164,7 +168,7 @@ def test_values_of_everyday_are_readable(lines: Lines) -> None:
     assert {key: frame[key] for key in values} == {
         "a": 4003,
         "b": "/x",
-        "c": "KeyError: 'k'",
+        "c": "KeyError",
         "d": None,
         "e": "nan",
     }
@@ -280,3 +284,199 @@ def test_the_journal_is_known_by_its_descriptor(tmp_path: Path) -> None:
         assert not log.under_journal("", ours.fileno())
         number = ours.fileno()
     assert not log.under_journal(name, number)
+
+
+# Of whom, how many, and by whom it is written
+
+
+class Someone:
+    """Whom a line is about."""
+
+    number = 7
+    user = 0
+
+
+def test_lines_name_their_peer(lines: Lines) -> None:
+    """What runs on behalf of a connection says so, and who it is once that is known."""
+
+    def write(logger: Any) -> None:
+        someone = Someone()
+        token = log.PEER.set(someone)
+        logger.info("a")
+        someone.user = 10001
+        logger.info("b", connection=8)
+        logging.getLogger("x").warning("c")
+        log.PEER.reset(token)
+        logger.info("d")
+
+    got = [line.partition("event=")[2] for line in lines(write)]
+    assert got == [
+        "a connection=7",
+        "b connection=8 user=10001",
+        "c logger=x connection=7 user=10001",
+        "d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("s3cret"), "ValueError"),
+        (KeyError("s3cret"), "KeyError"),
+        (UnicodeDecodeError("utf-8", b"s3cret", 0, 1, "s3cret"), "UnicodeDecodeError"),
+        (sqlite3.OperationalError('near "s3cret": syntax error'), "OperationalError"),
+        (RuntimeError("dictionary changed"), "RuntimeError: dictionary changed"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (Refusal(Status.NOT_ALLOWED, "no"), "Refusal: "),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_an_exception_that_may_quote_a_value_is_only_named(
+    lines: Lines, error: Exception, told: str
+) -> None:
+    """A ValueError says what it was given, which a peer has sent; in a traceback as well."""
+
+    def write(logger: Any) -> None:
+        logger.info("e", error=error)
+        try:
+            try:
+                raise error
+            except Exception as cause:
+                raise LookupError("s3cret") from cause
+        except LookupError:
+            logger.exception("e")
+
+    first, second = (json.loads(line) for line in lines(write, "json", journal=False))
+    assert first["error"].startswith(told)
+    cause, _, effect = second["exception"].rpartition("Traceback (most recent call last):\n")
+    assert cause.rstrip().splitlines()[-1].startswith(told)
+    assert effect.endswith("\nLookupError")
+    assert '"s3cret"' not in json.dumps(first)
+    assert "LookupError: " not in second["exception"]
+
+
+def test_an_error_of_the_store_is_told_by_its_code(lines: Lines) -> None:
+    """SQLite's texts quote what was searched for; its codes do not."""
+
+    def write(logger: Any) -> None:
+        try:
+            sqlite3.connect(":memory:").execute("s3cret")
+        except sqlite3.Error as error:
+            logger.info("e", error=error)
+
+    (line,) = lines(write)
+    assert line.endswith('error="OperationalError: SQLITE_ERROR"')
+
+
+def test_an_event_has_so_many_lines_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors and debug lines always pass; the next line of the event counts what did not."""
+    now = 100.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    log.configure("debug", "logfmt", True, rate=2, stream=stream)
+    logger = structlog.get_logger()
+    for _ in range(5):
+        logger.info("a")
+        logger.warning("b")
+        logger.error("c")
+        logger.debug("d")
+    logger.info("other")
+    now = 101.0
+    logger.info("a")
+    now = 102.0
+    logger.info("a")
+    got = [line.partition("event=")[2] for line in stream.getvalue().splitlines()]
+    assert [got.count(name) for name in "abcd"] == [2 + 1, 2, 5, 5]
+    assert got[-3:] == ["other", "a suppressed=3", "a"]
+
+
+def test_the_count_of_events_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names other libraries make up, only so many are remembered."""
+    monkeypatch.setattr(log, "EVENTS", 10)
+    throttle = log._Throttle(1)
+    for number in range(100):
+        throttle(None, "info", {"event": str(number)})
+    assert len(throttle._seen) <= 10
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe, the reader's first."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def fill(writer: int) -> int:
+    """Fill a pipe; gives how many bytes it took."""
+    os.set_blocking(writer, False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            count += os.write(writer, b"x" * 512)
+    os.set_blocking(writer, True)
+    return count
+
+
+def test_a_sink_does_not_wait_for_its_reader(pipe: tuple[int, int]) -> None:
+    """While nobody reads, so many lines wait and more are lost, and that is told afterwards."""
+    reader, writer = pipe
+    filled = fill(writer)
+    log.configure("info", "logfmt", True, stream=io.StringIO())
+    sink = log.Sink(writer, 10)
+    sink.msg("first")
+    while sink._lines:  # until the thread has taken it, and hangs in its write
+        pass
+    for number in range(50):
+        sink.msg(str(number))
+    sink.flush(0.01)
+    assert (len(sink._lines), sink.lost) == (10, 40)
+    assert len(os.read(reader, filled)) == filled
+    sink.flush(10)
+    assert os.read(reader, 1000).split() == [b"first", *(b"%d" % n for n in range(10))]
+    assert (len(sink._lines), sink.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_sink_writes_long_lines_whole(pipe: tuple[int, int], blocking: bool) -> None:
+    """A line that the pipe takes in pieces arrives whole, also when the pipe never blocks."""
+    reader, writer = pipe
+    os.set_blocking(writer, blocking)
+    sink = log.Sink(writer, 10)
+    sink.msg("y" * 300_000)
+    got = b""
+    while len(got) < 300_001:
+        got += os.read(reader, 65536)
+    assert got == b"y" * 300_000 + b"\n"
+
+
+def test_a_sink_without_a_reader_goes_on(pipe: tuple[int, int]) -> None:
+    """What cannot be written is lost and counted; the thread lives."""
+    reader, writer = pipe
+    os.close(reader)
+    sink = log.Sink(writer, 10)
+    for _ in range(3):
+        sink.msg("a")
+        sink.flush(10)
+    assert sink.lost == 3
+
+
+def test_a_change_keeps_where_the_log_goes() -> None:
+    """A reload changes level, format and rate, and not the stream nor the journal's prefixes."""
+    stream = io.StringIO()
+    log.configure("error", "json", True, stream=stream)
+    logger = structlog.get_logger()
+    logger.info("a")
+    log.adjust("info", "logfmt", rate=1, waiting=10)
+    for _ in range(3):
+        logger.info("b")
+    assert stream.getvalue() == "<6>level=info event=b\n"
+
+
+def test_without_standard_error_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was started without it has None in its place."""
+    monkeypatch.setattr(log.sys, "stderr", None)
+    log.configure("info", "auto", False)
+    structlog.get_logger().info("e")

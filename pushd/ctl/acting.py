@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from .calls import Control
+from ..log import escape
+from .calls import Control, Refused
 from .options import limit_option
 from .table import Answer, Line, Listing, Record
 from .verb import verb
@@ -90,15 +91,21 @@ def report(control: Control, number: int, done: bool) -> Answer:
 @verb("loglevel")
 @click.argument("level", type=click.Choice(["debug", "info", "warning", "error"]), required=False)
 def loglevel(control: Control, level: str | None) -> Answer:
-    """Show the level of the log, or change it until the next start."""
+    """Show the level of the log, or change it until the next start or reload."""
     found = control.call("loglevel", level=level)
     return Line(found["level"], found)
 
 
 @verb("reload")
 def reload(control: Control) -> Answer:
-    """Have the server read its settings again."""
-    return Record(control.call("reload"))
+    """Have the server read its settings again; with an error in them it changes nothing."""
+    done = control.call("reload")
+    if done.get("errors"):
+        raise Refused("\n".join(["not reloaded, all settings stay", *map(escape, done["errors"])]))
+    parts = [f"changed: {', '.join(done['changed']) or 'nothing'}"]
+    if done["restart"]:
+        parts.append(f"at the next start: {', '.join(done['restart'])}")
+    return Line("; ".join(parts), done)
 
 
 @verb("stop")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from ..sockets import short_name
+
 # Entries of one reply; the server allows no more.
 PAGE = 1000
 REPLY_MAX = 64 << 20  # bytes
@@ -35,7 +37,8 @@ class Control:
         self._socket.settimeout(timeout)
         self._read = b""  # received, and not a whole line yet
         try:
-            self._socket.connect(path)
+            with short_name(path) as name:
+                self._socket.connect(name)
         except OSError as error:
             self._socket.close()
             raise NotReached(f"{path}: {reason(error)}") from None

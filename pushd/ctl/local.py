@@ -1,18 +1,27 @@
 """The verbs that need no control socket: they look at files, or speak as any client does."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 
 import click
 
-from .. import config, settings
+from .. import config, settings, tls
 from ..errors import ConfigError
-from .calls import Control, reason
-from .options import NOT_REACHED, fail, json_option, server_option, socket_option
+from .calls import Control
+from .options import (
+    NOT_REACHED,
+    cafile_option,
+    fail,
+    json_option,
+    server_option,
+    socket_option,
+)
 from .verb import failures, pushctl
 
 _REPLY_MAX = 65536  # bytes of the reply to a ping
@@ -20,14 +29,16 @@ _REPLY_MAX = 65536  # bytes of the reply to a ping
 
 @pushctl.command()
 @server_option
-def chat(*, server: str) -> None:
+@cafile_option
+def chat(*, server: str, cafile: str | None) -> None:
     """Chat in this terminal."""
     from ..terminal import run_chat
 
+    host, port, context = _to_reach(server, cafile)
     try:
-        code = asyncio.run(run_chat(*_to_reach(server)))
+        code = asyncio.run(run_chat(host, port, ssl=context))
     except OSError as error:
-        fail(f"{server}: {reason(error)}", NOT_REACHED)
+        fail(f"{server}: {tls.reason(error)}", NOT_REACHED)
     except KeyboardInterrupt:
         code = 0  # the usual way to leave
     sys.exit(code)
@@ -56,6 +67,7 @@ def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
 
 @pushctl.command()
 @server_option
+@cafile_option
 @click.option(
     "--timeout",
     type=click.IntRange(1, 3600),
@@ -65,7 +77,9 @@ def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
 )
 @json_option
 @socket_option
-def ping(*, server: str, socket_path: str | None, timeout: int, as_json: bool) -> None:
+def ping(
+    *, server: str, cafile: str | None, socket_path: str | None, timeout: int, as_json: bool
+) -> None:
     """Ask the server for a sign of life and print how long it took."""
     if socket_path is not None:
         server = socket_path
@@ -74,10 +88,11 @@ def ping(*, server: str, socket_path: str | None, timeout: int, as_json: bool) -
             control.call("ping")
         _tell(server, (time.monotonic() - begin) * 1000, as_json)
         return
+    host, port, context = _to_reach(server, cafile)
     try:
-        milliseconds, line = _round_trip(_to_reach(server), timeout)
+        milliseconds, line = _round_trip((host, port), context, timeout)
     except OSError as error:
-        fail(f"{server}: {reason(error)}", NOT_REACHED)
+        fail(f"{server}: {tls.reason(error)}", NOT_REACHED)
     if not _is_pong(line):
         fail(
             f"{server}: no pushd answers there: {settings.shown(line.decode(errors='replace'))}", 1
@@ -92,19 +107,30 @@ def _tell(server: str, milliseconds: float, as_json: bool) -> None:
         click.echo(f"{server} answered in {milliseconds:.2f} ms")
 
 
-def _to_reach(server: str) -> tuple[str, int]:
-    """Turn an address into one to connect to: `:port` is on this machine."""
-    host, port = config.parse_address(server)
-    return host or "localhost", port
+def _to_reach(server: str, cafile: str | None) -> tuple[str, int, ssl.SSLContext | None]:
+    """Turn an address into what to connect to: `:port` is on this machine."""
+    host, port, secure = config.parse_server(server)
+    if cafile is not None and not secure:
+        raise click.UsageError("--cafile goes with tls://host:port")
+    try:
+        return host, port, tls.client_context(cafile) if secure else None
+    except tls.CertificateError as error:
+        raise click.UsageError(f"--cafile {error}") from None
 
 
-def _round_trip(address: tuple[str, int], timeout: float) -> tuple[float, bytes]:
+def _round_trip(
+    address: tuple[str, int], context: ssl.SSLContext | None, timeout: float
+) -> tuple[float, bytes]:
     """Send one ping and read one line; the time is in milliseconds, without the connecting.
 
     Raises: OSError when there is no line within `timeout` seconds.
     """
     end = time.monotonic() + timeout
-    with socket.create_connection(address, timeout) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(address, timeout))
+        if context is not None:
+            connection = context.wrap_socket(connection, server_hostname=address[0])
+            stack.enter_context(connection)
         begin = time.monotonic()
         connection.sendall(b'{"cmd":"ping"}\n')
         line = b""

@@ -39,14 +39,26 @@ def check_address(_ctx: click.Context, _option: click.Parameter, value: Any) -> 
     return value
 
 
+def check_server(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
+    """Check the address of a server to reach."""
+    try:
+        config.parse_server(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{settings.shown(value)}: {error}") from None
+    return value
+
+
 server_option = click.option(
     "-s",
     "--server",
     default="127.0.0.1:9527",
     show_default=True,
     metavar="ADDR",
-    callback=check_address,
-    help="The server, as host:port.",
+    callback=check_server,
+    help="The server, as host:port or tls://host:port.",
+)
+cafile_option = click.option(
+    "--cafile", metavar="FILE", help="Trust the certificates in this file, not the system's."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 timeout_option = click.option(

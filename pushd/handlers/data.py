@@ -19,8 +19,7 @@ from .account import user_id
 from .file import SavedOut, keep
 from .login import check_own_password
 
-# How long an archive is kept, and how many rows are read for it at a time.
-EXPORT_HOURS = 24
+# How many rows are read for an archive at a time.
 EXPORT_PAGE = 1000
 
 
@@ -52,12 +51,13 @@ async def delete_account(ctx: Context, session: Session, request: DeleteAccount)
 async def export_account(ctx: Context, session: Session, request: Request) -> SavedOut:
     """Put everything that is stored about the caller into an archive, kept for a day."""
     actor = session.who
+    hours = ctx.config.media.export_hours
     async with ctx.turns.of(("export", actor.account)):
         archive = await ctx.media.new_archive()
         try:
             await _fill(ctx, archive, actor.account)
             fresh = await ctx.media.seal(archive)
-            add = partial(ctx.store.files.add_export, actor, fresh.file, EXPORT_HOURS)
+            add = partial(ctx.store.files.add_export, actor, fresh.file, hours)
             await keep(ctx, fresh, add)
         finally:
             await ctx.media.drop_archive(archive)

@@ -11,7 +11,6 @@ from ..session import Session
 from ..status import Status
 from .account import user_id
 
-MOST_PRESENCE = 100  # users whose presence one request may ask for
 Description = Annotated[str, Meta(max_length=200)]
 Alias = Annotated[str, Meta(max_length=50)]
 
@@ -134,8 +133,9 @@ async def blocked(ctx: Context, session: Session, request: Paged) -> Page:
 async def presence(ctx: Context, session: Session, request: Presence) -> list[PresenceOut]:
     """Tell whether friends are online; raises Refusal 4004 for others, 6004 for unknown ones."""
     ids = request.user_ids or []
-    if not 1 <= len(ids) <= MOST_PRESENCE:
-        raise BadField("userIds", f"userIds holds 1 to {MOST_PRESENCE} ids")
+    most = ctx.config.limits.presence
+    if not 1 <= len(ids) <= most:
+        raise BadField("userIds", f"userIds holds 1 to {most} ids")
     users = [user_id(text, f"userIds[{index}]") for index, text in enumerate(ids)]
     # Whoever is offline by now has been seen: that is noted with the next commit.
     await ctx.store.writer.barrier()

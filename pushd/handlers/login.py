@@ -59,6 +59,7 @@ async def register(ctx: Context, session: Session, request: Register) -> Account
     hashed = await ctx.hasher.hash(password)
     account = await ctx.store.accounts.register(phone, hashed, username)
     _log_in(ctx, session, account)
+    log.info("registered")
     return await ctx.store.accounts.as_seen(account.id, account.id)
 
 
@@ -90,12 +91,14 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
         then=lambda _: _log_in(ctx, session, known),
     )
     ctx.attempts.note("login", known.id, session.address, "ok")
+    log.info("logged in")
     return await ctx.store.accounts.as_seen(known.id, known.id)
 
 
 async def logout(ctx: Context, session: Session, request: Request) -> Empty:
     """End the device of this connection, which is as before the login then."""
     await ctx.store.devices.logout(session.who)
+    log.info("logged out")
     ctx.hub.logout(session)
     return Empty()
 
@@ -175,6 +178,7 @@ async def restart(ctx: Context, session: Session, frame: Frame) -> bytes:
         return await _resume(ctx, session, frame, session.actor)
     except Refusal as problem:
         if problem.status == Status.ERROR_NET:
+            log.info("wrong pushId", address=session.address)
             ctx.spend(session, "wrong_push_ids")
         raise
 
@@ -225,6 +229,7 @@ async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -
     wanted = frame.heartbeat or limits.heartbeat
     session.heartbeat = min(max(wanted, limits.heartbeat_min), limits.heartbeat_max)
     session.accept(frame.accept or [])
+    log.info("started", device=bound.actor.device, queued=bound.queued)
     if session.accepts & ACCEPTS["presence"]:
         ctx.hub.watch(session, await ctx.store.friends.ids(bound.actor.account))
     return reply(
@@ -282,6 +287,7 @@ async def _guess(
             yield
         except Refusal as problem:
             if problem.status in (Status.NULL_USER, Status.ERROR_PASSWORD):
+                log.info("wrong password", status=int(problem.status), address=session.address)
                 ctx.penalties.failed(key, ctx.clock.now())
                 outcome = "wrong password" if account else "unknown user"
                 ctx.attempts.note(action, account, session.address, outcome)
@@ -301,10 +307,10 @@ async def _renew_hash(ctx: Context, account: Account, password: bytes) -> None:
 
 
 async def _trusted(ctx: Context, session: Session, account: Account) -> bool:
-    """Tell whether this address logged in to this account within 30 days."""
+    """Tell whether this address logged in to this account not long ago."""
     if not ctx.config.limits.per_address:
         return False
-    since = ctx.clock.wall() - 30 * DAY
+    since = ctx.clock.wall() - ctx.config.limits.trust_days * DAY
     return await ctx.store.accounts.knows_address(account.id, session.address, since)
 
 

@@ -227,7 +227,7 @@ async def evict(ctx: Context, session: Session, request: Evict) -> EvictedOut:
         raise Refusal(Status.NOT_ALLOWED, "this is your own connection", field="connection")
     owner = request.user or _id(chosen[0].account)
     for one in chosen:
-        one.link.evict(CLOSED)
+        one.link.evict(CLOSED, "evicted")
     return EvictedOut(owner, len(chosen))
 
 

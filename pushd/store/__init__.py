@@ -118,25 +118,13 @@ class Store:
             clock,
             dates,
             reserve,
-            queue_limit=config.queue.messages,
             cache=settings.cache_accounts,
             pairs=settings.cache_pairs,
-            client_id_days=config.limits.client_id_days,
-            most_friends=config.limits.friends,
-            strangers=config.auth.strangers == "allow",
-            batch_rows=settings.batch_rows,
             young_chats=settings.young_chats,
             young_client_ids=settings.young_client_ids,
         )
         epoch = await workers[0].run(_prepare, journal)
-        writer = Writer(
-            workers[0],
-            journal,
-            clock,
-            batch_rows=settings.batch_rows,
-            busy_seconds=settings.busy_seconds,
-            queue_limit=config.limits.commit_queue,
-        )
+        writer = Writer(workers[0], journal, clock)
         parts = (writer, tuple(workers[1:]), clock, dates)
         nouns = (
             Accounts(*parts),
@@ -146,16 +134,33 @@ class Store:
             GroupVerbs(*parts),
             Lifecycle(*parts),
         )
-        files = Files(*parts)
-        files.settings = config.media
-        audit, overview = Audit(*parts), Overview(*parts)
-        audit.settings = config.audit
-        overview.folder = folder
-        nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
-        nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
+        files, audit, overview = Files(*parts), Audit(*parts), Overview(*parts)
+        overview.folder = folder
         extra = (files, Health(*parts), audit, overview, Retention(*parts))
-        return cls(folder, lock, writer, tuple(workers), nouns, *extra)
+        store = cls(folder, lock, writer, tuple(workers), nouns, *extra)
+        store.configure(config)
+        return store
+
+    def configure(self, config: Config) -> None:
+        """Take over the settings that may change while the store is open.
+
+        Each is one value, so that the writer's thread sees the old one or the new one.
+        """
+        limits, writer = config.limits, self.writer
+        journal = writer.journal
+        journal.queue_limit = config.queue.messages
+        journal.client_id_ms = limits.client_id_days * 86_400_000
+        journal.most_friends = limits.friends
+        journal.strangers = config.auth.strangers == "allow"
+        journal.batch_rows = writer.lines.batch_rows = config.store.batch_rows
+        writer.busy_seconds = config.store.busy_seconds
+        writer.queue_limit = limits.commit_queue
+        self.groups.most_members = limits.group_members
+        self.lifecycle.most_reports = limits.reports
+        self.messages.reply_limit = max(limits.reply - 65536, limits.reply // 2)
+        self.files.settings = config.media
+        self.audit.settings = config.audit
 
     @property
     def epoch(self) -> str:

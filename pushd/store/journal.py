@@ -84,26 +84,22 @@ class Journal:
         dates: Dates,
         reserve: Reserve,
         *,
-        queue_limit: int,
         cache: int,
         pairs: int,
-        client_id_days: int,
-        most_friends: int,
-        strangers: bool,
-        batch_rows: int = 4096,
         young_chats: int = 4096,
         young_client_ids: int = 16384,
     ) -> None:
         self.clock = clock
         self.dates = dates
-        self.queue_limit = queue_limit  # messages a queue holds
-        self.client_id_ms = client_id_days * 86_400_000
-        self.most_friends = most_friends  # friends, and requests that wait, of one account
-        self.strangers = strangers  # whether people who are no friends may write
+        # Settings, which the store keeps up to date
+        self.queue_limit = 10_000  # messages a queue holds
+        self.client_id_ms = 7 * 86_400_000  # how long a clientId is remembered
+        self.most_friends = 5000  # friends, and requests that wait, of one account
+        self.strangers = False  # whether people who are no friends may write
+        self.batch_rows = 4096  # queue rows of a batch, beyond which it is committed
         self.groups = Groups(pairs)
         self.chat_index = ChatIndex(young_chats)
         self.client_keys = ClientKeys(young_client_ids)
-        self._batch_rows = batch_rows  # queue rows of a batch, beyond which it is committed
         self._written = 0  # values of queue rows that this batch has flushed
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
@@ -144,7 +140,7 @@ class Journal:
     def full_batch(self) -> bool:
         """True when the batch should be committed before more is applied."""
         rows = (self._written + len(self._queue_rows)) // 3
-        return self._bounded and rows >= self._batch_rows
+        return self._bounded and rows >= self.batch_rows
 
     def commit(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         """Commit a batch with one sync; each operation carries its own outcome afterwards.

@@ -18,7 +18,6 @@ from .noun import Noun, writes
 from .records import system_key
 from .references import disown
 
-MOST_REPORTS = 1000  # of one account
 # Rows that are about an account alone, by table and column.
 OWN_ROWS = (
     ("friendship", "account"),
@@ -34,6 +33,8 @@ OWN_ROWS = (
 
 class Lifecycle(Noun):
     """The verbs of endings."""
+
+    most_reports = 1000  # of one account
 
     @writes(grows=False)
     def delete(self, journal: Journal, actor: Actor) -> None:
@@ -94,7 +95,7 @@ class Lifecycle(Noun):
         elif not db.execute("SELECT 1 FROM account WHERE id = ?", (user,)).fetchone():
             raise Refusal(Status.NULL_USER, field="userId")
         count = "SELECT count(*) FROM report WHERE account = ?"
-        if db.execute(count, (account,)).fetchone()[0] >= MOST_REPORTS:
+        if db.execute(count, (account,)).fetchone()[0] >= self.most_reports:
             raise Refusal(Status.LIMIT_REACHED, "too many reports")
         add = "INSERT INTO report (account, user, message, reason, created) VALUES (?, ?, ?, ?, ?)"
         db.execute(add, (account, user, message, reason, journal.now))

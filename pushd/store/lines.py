@@ -26,8 +26,8 @@ WIDE_BATCH = 8
 class Lines:
     """Operations that wait, in the order in which they are to be committed."""
 
-    def __init__(self, batch_rows: int) -> None:
-        self._batch_rows = batch_rows  # messages and verbs of one batch
+    def __init__(self) -> None:
+        self.batch_rows = 4096  # messages and verbs of one batch; the store keeps it up to date
         self._common: list[Operation] = []
         self._wide: list[Operation] = []  # posts into wide chats, and what follows them
         self._wide_turn = False  # the next batch is of the wide line
@@ -52,7 +52,7 @@ class Lines:
         """Give the next batch; the lines take turns."""
         wide = bool(self._wide) and (self._wide_turn or not self._common)
         self._wide_turn = not wide
-        line, most = (self._wide, WIDE_BATCH) if wide else (self._common, self._batch_rows)
+        line, most = (self._wide, WIDE_BATCH) if wide else (self._common, self.batch_rows)
         total = 0
         for index, operation in enumerate(line):
             total += operation.weight

@@ -207,10 +207,6 @@ class Writer:
         worker: Worker,
         journal: Journal,
         clock: Clock,
-        *,
-        batch_rows: int,
-        busy_seconds: float,
-        queue_limit: int,
     ) -> None:
         self.deliver: Deliver = lambda deliveries, signals: None
         self.waiting = 0  # messages and verbs that are not committed yet
@@ -222,9 +218,10 @@ class Writer:
         self._worker = worker
         self._journal = journal
         self._clock = clock
-        self._busy_seconds = busy_seconds
-        self._queue_limit = queue_limit
-        self._lines = Lines(batch_rows)
+        # Settings, which the store keeps up to date, as it does `lines.batch_rows`
+        self.busy_seconds = 10.0  # to wait for the database's lock
+        self.queue_limit = 65536  # messages and verbs that wait, beyond which it is saturated
+        self.lines = Lines()
         self._acks: dict[int, tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -237,7 +234,7 @@ class Writer:
     @property
     def saturated(self) -> bool:
         """True when so much waits that connections should hand in no more."""
-        return self.waiting >= self._queue_limit
+        return self.waiting >= self.queue_limit
 
     def submit(self, operation: Operation) -> None:
         """Hand in an operation; it is committed after all that were handed in before."""
@@ -245,7 +242,7 @@ class Writer:
             operation.error = Refusal(Status.RESTARTING, retry_after=3)
             operation.finish()
             return
-        self._lines.add(operation)
+        self.lines.add(operation)
         self.waiting += operation.weight
         self._wake.set()
 
@@ -283,9 +280,9 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._lines or self._acks:
+            while self.lines or self._acks:
                 acks, self._acks = self._acks, {}
-                await self._commit(acks, self._lines.take())
+                await self._commit(acks, self.lines.take())
             if self._stopping:
                 return
 
@@ -296,7 +293,7 @@ class Writer:
 
     async def _commit(self, acks: dict[int, tuple[int, int]], batch: list[Operation]) -> None:
         begin = self._clock.now()
-        deadline = begin + self._busy_seconds
+        deadline = begin + self.busy_seconds
         while True:
             try:
                 finished = await self._worker.run(self._in_thread, acks, batch)
@@ -330,7 +327,7 @@ class Writer:
     def _finish(self, batch: list[Operation]) -> None:
         for operation in batch:
             self.waiting -= operation.weight
-            self._lines.finished(operation)
+            self.lines.finished(operation)
             if operation.error is None and (operation.deliveries or operation.signals):
                 self.deliver(operation.deliveries, operation.signals)
             operation.finish()
@@ -346,7 +343,7 @@ class Writer:
 
     def _put_back(self, rest: list[Operation]) -> None:
         """Commit the rest of a batch next; what is committed of its first one is delivered now."""
-        self._lines.put_back(rest)
+        self.lines.put_back(rest)
         first = rest[0]
         self.deliver(first.deliveries, first.signals)
         first.deliveries, first.signals = [], []
@@ -354,7 +351,7 @@ class Writer:
 
     def _fail(self, problem: StoreFailed, batch: list[Operation]) -> None:
         self.failed = problem
-        for operation in (*batch, *self._lines.drain()):
+        for operation in (*batch, *self.lines.drain()):
             operation.error = Refusal(Status.RESTARTING, retry_after=3)
             operation.finish()
 

@@ -12,8 +12,10 @@ the wire: it asks a `Client`.
 
 import contextlib
 import sys
+from ssl import SSLContext
 from typing import TextIO
 
+from .. import tls
 from ..client import Client, ClientError
 from . import files, groups, people, talk
 from .chat import Chat
@@ -28,7 +30,12 @@ UNREACHABLE = 3
 
 
 async def run_chat(
-    host: str, port: int, *, stdin: TextIO | None = None, stdout: TextIO | None = None
+    host: str,
+    port: int,
+    *,
+    ssl: SSLContext | None = None,
+    stdin: TextIO | None = None,
+    stdout: TextIO | None = None,
 ) -> int:
     """Chat on this terminal, or with piped lines, until `/quit` or the end of the input.
 
@@ -38,11 +45,12 @@ async def run_chat(
     """
     screen = Screen(stdout or sys.stdout)
     keyboard = Keyboard(stdin or _standard_input(), screen)
-    client = Client.connect(host, port, device="terminal")
+    client = Client.connect(host, port, device="terminal", ssl=ssl)
     try:
         await client.open()
     except (OSError, ClientError) as error:
-        screen.error(f"cannot reach {host}:{port}: {error}")
+        why = tls.reason(error) if isinstance(error, OSError) else error
+        screen.error(f"cannot reach {host}:{port}: {why}")
         return UNREACHABLE
     try:
         return await Chat(client, keyboard, screen, COMMANDS).run()

@@ -19,10 +19,11 @@ assume nothing about ids. No log of ours may hold a traceback at the end.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from .operated import Operated
 from .process import Process, Remote, StartServer
 from .wire import Dialer, HasAddress
 
@@ -35,7 +36,7 @@ ROOMY = {"limits_friend_requests": 1_000_000, "limits_groups": 1_000_000}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts a server of its own: that takes longer than a quarter of a second."""
     for item in items:
-        if "server" in getattr(item, "fixturenames", ()):
+        if {"server", "operated"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -92,9 +93,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
         pytest.skip("needs a server of its own")
     started: list[Process] = []
 
-    def start(loop: str = "uvloop", **settings: object) -> Process:
+    def start(loop: str = "uvloop", kind: type[Process] = Process, **settings: object) -> Process:
         # A short path: a Unix socket's name inside it holds 107 bytes.
-        own = Process(tmp_path_factory.mktemp("own"), loop, **settings)
+        own = kind(tmp_path_factory.mktemp("own"), loop, **settings)
         started.append(own)
         own.start()
         return own
@@ -105,3 +106,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
         own.kill()
     for own in started:
         assert_no_traceback(own)
+
+
+@pytest.fixture
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Operated]]:
+    """Start servers with a settings file of their own; they are killed after the test.
+
+    With `start=False` one is only made. Their logs are for the test to look at.
+    """
+    if ADDRESS:
+        pytest.skip("needs a server of its own")
+    made: list[Operated] = []
+
+    def make(text: str = "", *flags: str, start: bool = True, **settings: object) -> Operated:
+        own = Operated(tmp_path_factory.mktemp("own"), text, *flags, **settings)  # type: ignore[arg-type]
+        made.append(own)
+        if start:
+            own.start()
+        return own
+
+    yield make
+    for own in made:
+        own.dial.close()
+        own.kill()

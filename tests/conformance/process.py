@@ -52,6 +52,7 @@ class Process(HasAddress):
         self.loop = loop
         self.settings: dict[str, object] = {**QUICK, **settings}
         self.address = ("127.0.0.1", 0)
+        self.addresses = [self.address]  # all that it listens on, those for TLS last
         self.dial = Dialer(self)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -69,7 +70,8 @@ class Process(HasAddress):
         deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline:
             if ports.exists() and ports.read_text().endswith("\n"):
-                self.address = _first_address(ports.read_text())
+                self.addresses = _addresses(ports.read_text())
+                self.address = self.addresses[0]
                 return
             if self._ended_within(0.01):
                 break
@@ -146,6 +148,6 @@ class Process(HasAddress):
 StartServer = Callable[..., Process]
 
 
-def _first_address(ports: str) -> Address:
-    host, _, port = ports.splitlines()[0].strip().rpartition(":")
-    return host.strip("[]"), int(port)
+def _addresses(ports: str) -> list[Address]:
+    found = [line.strip().rpartition(":") for line in ports.splitlines()]
+    return [(host.strip("[]"), int(port)) for host, _, port in found]

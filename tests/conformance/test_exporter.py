@@ -158,7 +158,7 @@ class Rows:
         writer = SimpleNamespace(failed=None)
         store = SimpleNamespace(health=self, writer=writer)
         ctx = SimpleNamespace(store=store, hub=SimpleNamespace(started=list))
-        self.service: Any = SimpleNamespace(ctx=ctx, draining=False)
+        self.service: Any = SimpleNamespace(ctx=ctx, draining=False, lame=False)
 
     async def probe(self) -> None:
         self.asked += 1
@@ -173,12 +173,15 @@ class Rows:
 async def test_reasons() -> None:
     """What a message would meet is why the server is not ready."""
     rows = Rows()
-    health = Health(rows.service, refresh=0)
+    health = Health(rows.service, refresh=lambda: 0)
     assert await health.ready() == ""
     rows.problem = Refusal(Status.DISK_FULL)
     assert await health.ready() == f"the store cannot be written: {rows.problem}"
     rows.problem = None
     assert await health.ready() == ""
+    rows.service.lame = True
+    assert await health.ready() == "lame duck: clients are sent away"
+    rows.service.lame = False
     rows.service.ctx.store.writer.failed = OSError()
     assert await health.ready() == "the store has failed"
     rows.service.draining = True
@@ -190,7 +193,7 @@ async def test_reasons() -> None:
 async def test_a_question_is_asked_once_for_all() -> None:
     """However many ask at once, and again soon, the store is asked once; any of them may go."""
     rows = Rows()
-    health = Health(rows.service, refresh=3600)
+    health = Health(rows.service, refresh=lambda: 3600)
     rows.gate.clear()
     tasks = [asyncio.create_task(health.ready()) for _ in range(50)]
     await asyncio.sleep(0)
@@ -211,7 +214,7 @@ async def test_a_slow_question_rests(monkeypatch: pytest.MonkeyPatch) -> None:
         now += 1.0
 
     monkeypatch.setattr("pushd.health.time.monotonic", lambda: now)
-    shared = Shared(work, 0.0)
+    shared = Shared(work, lambda: 0.0)
     await shared.fresh()
     now += 19.9
     await shared.fresh()
@@ -255,7 +258,7 @@ async def served() -> AsyncIterator[Callable[[Health], Served]]:
 @pytest.mark.slow
 async def test_a_loop_that_stands_still(served: Callable[[Health], Served]) -> None:
     """A loop that does not turn is told from outside, without its help."""
-    health = Health(Rows().service, refresh=0)
+    health = Health(Rows().service, refresh=lambda: 0)
     one = served(health)
     assert await one.get("/healthz") == (200, b"ok\n")
     health.turned -= 7
@@ -270,7 +273,7 @@ async def test_scrapers_that_hang(
 ) -> None:
     """Some may hang; more are refused at once; who hangs is cut, also who sends byte by byte."""
     monkeypatch.setattr(exporter, "DEADLINE", 1.0)
-    one = served(Health(Rows().service, refresh=0))
+    one = served(Health(Rows().service, refresh=lambda: 0))
     hanging = [socket.create_connection(one.address) for _ in range(MOST)]
     for sock in hanging:
         sock.send(b"GET /healthz HTTP/1.0\r\nX: ")
@@ -297,7 +300,7 @@ async def test_scrapers_that_hang(
 @pytest.mark.slow
 async def test_closing_does_not_wait_for_them(served: Callable[[Health], Served]) -> None:
     """Who hangs is cut at the end, and the port is free at once."""
-    one = served(Health(Rows().service, refresh=0))
+    one = served(Health(Rows().service, refresh=lambda: 0))
     with socket.create_connection(one.address) as sock:
         sock.send(b"GET ")
         assert await one.get("/healthz") == (200, b"ok\n")

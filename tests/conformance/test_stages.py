@@ -1,0 +1,254 @@
+"""Stopping in stages under load, stopping while starting, and leaving as a lame duck."""
+
+import asyncio
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from .authority import Authority, dial, logged
+from .process import Process, StartServer
+from .test_shutdown import SHUTDOWN
+from .wire import Closed, Wire, client_id, content, frame, text
+
+LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+
+
+class Crowd:
+    """Clients of all kinds, good and bad, and what was confirmed to the good ones."""
+
+    def __init__(self, own: Process) -> None:
+        self.own = own
+        self.receiver: Wire
+        self.confirmed: set[str] = set()
+        self.refused = 0  # lists answered with 5030
+        self.idle: list[Wire] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.busy = asyncio.Event()  # many messages are confirmed
+
+    async def gather(self) -> None:
+        """Connect 200 that idle, 50 that send, 10 that do not read, and others that hang."""
+        own = self.own
+        self.receiver = await own.dial.user(started=True)
+        self.receiver.close()
+        slow = await own.dial.user(started=True)
+        slow.close()
+        self.idle = [await own.dial() for _ in range(200)]
+        sender = await own.dial.user()
+        for _ in range(5):
+            await sender.post(*(text(slow.user_id, "x" * 9_000) for _ in range(50)))
+        for _ in range(10):
+            stuck = await own.dial(receive_buffer=2048)
+            await stuck.login(slow.phone)
+            lines = b'{"cmd":"history","userId":"%s","limit":100}\n' % slow.user_id.encode()
+            await stuck.send_raw(lines.replace(slow.user_id.encode(), sender.user_id.encode()) * 9)
+        await self._hang(sender)
+        for number in range(50):
+            wire = await own.dial.user()
+            self.tasks.append(asyncio.create_task(self._send(wire, number)))
+        await self.busy.wait()
+
+    async def _hang(self, user: Wire) -> None:
+        """Have a TLS handshake, password checks and an upload that are under way."""
+        dial(self.own.addresses[-1])
+        for _ in range(6):
+            wire = await self.own.dial()
+            await wire.send_line({"cmd": "login", "phone": user.phone, "password": "wrong-one"})
+        upload = await self.own.dial()
+        await upload.login(user.phone)
+        await upload.send_raw(b'{"cmd":"save_file","name":"x","content":"' + b"A" * 100_000)
+
+    async def _send(self, wire: Wire, number: int) -> None:
+        with suppress(Closed, OSError):
+            for count in range(1_000_000):
+                words = f"{number} {count}"
+                one = text(self.receiver.user_id, words, clientId=client_id())
+                reply = await wire.exchange(frame([one]))
+                if reply["status"] == 5030:
+                    self.refused += 1
+                    assert reply["retryAfter"] > 0
+                    return
+                assert reply["status"] == 1, reply
+                self.confirmed.add(words)
+                if len(self.confirmed) >= 500:
+                    self.busy.set()
+
+    async def kept(self) -> set[str]:
+        """Start the server again and return what the receiver gets."""
+        self.own.settings["queue_messages"] = 100_000
+        self.own.start()
+        wire, reply = await self.own.dial.resume(self.receiver.push_id)
+        return {content(each) for each in await wire.drain(reply["queued"])}
+
+
+@pytest.mark.timeout(120)
+@LOOPS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_under_load(
+    server: StartServer, tmp_path: Path, loop: str, number: signal.Signals
+) -> None:
+    """Exit 0 within 10 s although clients hang; the idle get the last frame, confirmed is kept."""
+    crowd = Crowd(
+        Authority(tmp_path).start(
+            server, loop=loop, auth_strangers="allow", auth_bcrypt_cost=12, tls_handshake_seconds=60
+        )
+    )
+    crowd.own.settings["auth_bcrypt_cost"] = 4
+    await crowd.gather()
+    began = time.monotonic()
+    crowd.own.signal(number)
+    for wire in crowd.idle:
+        assert await wire.rest() == [SHUTDOWN]
+    assert await crowd.own.ended() == 0
+    assert time.monotonic() - began < 10
+    await asyncio.gather(*crowd.tasks)
+    assert crowd.confirmed <= await crowd.kept()
+
+
+async def test_a_second_signal_under_load(server: StartServer, tmp_path: Path) -> None:
+    """It ends the process at once, and what was confirmed is kept."""
+    crowd = Crowd(Authority(tmp_path).start(server, auth_strangers="allow"))
+    await crowd.gather()
+    crowd.own.signal()
+    logged(crowd.own, "event=stopping")
+    crowd.own.signal()
+    began = time.monotonic()
+    assert await crowd.own.ended() in (0, 1)
+    assert time.monotonic() - began < 1
+    await asyncio.gather(*crowd.tasks)
+    assert crowd.confirmed <= await crowd.kept()
+
+
+class TestWhileStarting:
+    """A stop that comes before the server is ready."""
+
+    def stop_after(self, own: Process, seconds: float, number: signal.Signals) -> int:
+        """Start without waiting, signal after so long, and return the exit code."""
+        with own.log.open("ab") as log:
+            process = subprocess.Popen(
+                own._command(own.folder / "ports"), env=own._environment(), stdout=log, stderr=log
+            )
+        time.sleep(seconds)
+        process.send_signal(number)
+        return process.wait(15)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_at_any_moment(self, server: StartServer, number: signal.Signals) -> None:
+        """It ends by that signal or with 0, without a traceback of pushd's, and starts again."""
+        own = server()
+        own.stop()
+        rng = random.Random(1)
+        for _ in range(10):
+            # Before Python has loaded pushd, the signal does what it does to any program.
+            code = self.stop_after(own, rng.uniform(0.15, 0.6), number)
+            assert code in (0, -number, 1 if number is signal.SIGINT else 0)
+        own.start()
+        assert own.stop() == 0
+
+    def test_during_a_migration(self, server: StartServer, tmp_path: Path) -> None:
+        """A migration that takes long is given up in time, with 0; the next start does it."""
+        command = ["strace", "-D", "-f", "-o", str(tmp_path / "probe"), "true"]
+        if not shutil.which("strace") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs strace, and the right to trace")
+        own = server(server_stop_seconds=1, kind=SlowDisk)
+        assert isinstance(own, SlowDisk)
+        own.stop()
+        shutil.rmtree(own.data)
+        own.delay = 60
+        began = time.monotonic()
+        assert self.stop_after(own, 1.5, signal.SIGTERM) == 0
+        assert time.monotonic() - began < 6
+        assert "stopped while the store was being opened" in own.log_text()
+        own.delay = 0
+        own.start()
+        assert own.stop() == 0
+
+
+class SlowDisk(Process):
+    """A server whose syncs take `delay` seconds each."""
+
+    delay = 0
+
+    def _command(self, ports: Path) -> list[str]:
+        plain = super()._command(ports)
+        if not self.delay:
+            return plain
+        inject = f"inject=fdatasync,fsync:delay_enter={self.delay}000000"
+        return ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", inject, *plain]
+
+
+class TestLameDuck:
+    """USR2 sends clients away one by one, so that they do not all come elsewhere at once."""
+
+    @LOOPS
+    async def test_gradually(self, server: StartServer, loop: str) -> None:
+        """Spread over the time that is set, each with the last frame; then exit 0."""
+        own = server(loop=loop, server_lame_duck_seconds=2)
+        a, b = await own.dial.pair()
+        crowd = [await own.dial() for _ in range(38)]
+        await crowd[-1].fence()
+        began = time.monotonic()
+        own.signal(signal.SIGUSR2)
+        ends = asyncio.gather(*(_end_of(wire, began) for wire in (a, b, *crowd)))
+        while True:
+            try:
+                await own.dial()
+            except OSError:
+                break
+            await asyncio.sleep(0.01)
+        times = sorted(await ends)
+        assert await own.ended() == 0
+        for place, at in enumerate(times[:40], start=1):
+            assert abs(at - 2 * place / 40) < 0.6, times
+
+    async def test_served_until_the_end(self, server: StartServer) -> None:
+        """Who has not been sent away yet is served as ever, and nothing confirmed is lost."""
+        own = server(server_lame_duck_seconds=3)
+        a, b = await own.dial.pair()
+        own.signal(signal.SIGUSR2)
+        confirmed = []
+        with suppress(Closed, OSError):
+            while (await a.exchange(frame([text(b.user_id, str(len(confirmed)))])))["status"] == 1:
+                confirmed.append(str(len(confirmed)))
+        assert confirmed
+        assert await own.ended() == 0
+        own.start()
+        again, reply = await own.dial.resume(b.push_id)
+        kept = {content(each) for each in await again.drain(reply["queued"])}
+        assert set(confirmed) <= kept
+
+    async def test_a_stop_ends_it(self, server: StartServer) -> None:
+        """TERM while it goes on does not wait for the rest of its time."""
+        own = server(server_lame_duck_seconds=600)
+        wires = [await own.dial() for _ in range(5)]
+        await wires[-1].fence()
+        own.signal(signal.SIGUSR2)
+        logged(own, "lame duck")
+        began = time.monotonic()
+        own.signal()
+        await _all_told(wires)
+        assert await own.ended() == 0
+        assert time.monotonic() - began < 5
+
+    async def test_nobody_connected(self, server: StartServer) -> None:
+        """Without clients it is over at once."""
+        own = server()
+        own.signal(signal.SIGUSR2)
+        assert await asyncio.wait_for(own.ended(), 3) == 0
+
+
+async def _end_of(wire: Wire, began: float) -> float:
+    """Return when the connection ended, which must be by the last frame."""
+    assert await wire.rest() == [SHUTDOWN]
+    return time.monotonic() - began
+
+
+async def _all_told(wires: Iterable[Wire]) -> None:
+    for wire in wires:
+        assert await wire.rest() == [SHUTDOWN]
