@@ -303,6 +303,9 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     cache_pairs: Annotated[
         int, within(1, _MANY, "pairs", "Friendships kept in memory", restart=True)
     ] = 200000
+    young_rows: Annotated[
+        int, within(1, _MANY, "rows", "In the small part of the queues", restart=True)
+    ] = 65536
     young_chats: Annotated[
         int, within(1, _MANY, "messages", "In the small part of the index by chat", restart=True)
     ] = 4096

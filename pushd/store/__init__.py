@@ -120,6 +120,7 @@ class Store:
             reserve,
             cache=settings.cache_accounts,
             pairs=settings.cache_pairs,
+            young_rows=settings.young_rows,
             young_chats=settings.young_chats,
             young_client_ids=settings.young_client_ids,
         )
