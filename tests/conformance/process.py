@@ -65,7 +65,11 @@ class Process(HasAddress):
         ports.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command(ports), env=self._environment(), stdout=log, stderr=log
+                self._command(ports),
+                env=self._environment(),
+                stdout=log,
+                stderr=log,
+                pass_fds=self.descriptors,
             )
         deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline:
@@ -77,6 +81,11 @@ class Process(HasAddress):
                 break
         self.kill()
         raise RuntimeError(f"pushd did not come up:\n{self.log_text()[-4000:]}")
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the process inherits beside its output."""
+        return ()
 
     def _command(self, ports: Path) -> list[str]:
         flags = {
