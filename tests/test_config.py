@@ -541,3 +541,55 @@ def test_no_environment_raises_anything_else(environ: dict[str, str]) -> None:
         config.load(None, {}, prefixed)
     except ConfigError as error:
         assert all(line.isprintable() for line in error.lines)
+
+
+# TLS
+
+
+def test_credentials(tmp_path: Path) -> None:
+    """A bare name is a credential of systemd if there is one; a path and another name stay."""
+    (tmp_path / "pushd.crt").touch()
+    environ = {
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "PUSHD_TLS_CERTIFICATE": "pushd.crt",
+        "PUSHD_TLS_KEY": "other.key",
+    }
+    loaded = config.load(str(empty(tmp_path)), {}, environ)
+    assert loaded.tls.certificate == f"{tmp_path}/pushd.crt"
+    assert loaded.tls.key == "other.key"
+    environ["PUSHD_TLS_CERTIFICATE"] = "./pushd.crt"
+    assert config.load(str(empty(tmp_path)), {}, environ).tls.certificate == "./pushd.crt"
+
+
+def test_tls_needs_a_certificate(tmp_path: Path) -> None:
+    """A listener for TLS without one is an error that names both settings."""
+    with pytest.raises(ConfigError, match=r"tls\.listen: needs tls\.certificate"):
+        config.load(str(empty(tmp_path)), {}, {"PUSHD_TLS_LISTEN": ":9528"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host:1", ("host", 1, False)),
+        (":1", ("localhost", 1, False)),
+        ("tls://host:1", ("host", 1, True)),
+        ("tls://[::1]:1", ("::1", 1, True)),
+    ],
+)
+def test_the_address_of_a_server(text: str, expected: tuple[str, int, bool]) -> None:
+    """A server is reached in clear, or by TLS when the address says so."""
+    assert config.parse_server(text) == expected
+
+
+@pytest.mark.parametrize("text", ["ssl://host:1", "tls://host", "tls://", "http://host:80"])
+def test_the_address_of_no_server(text: str) -> None:
+    """Another scheme, or no port, is an error."""
+    with pytest.raises(ValueError):
+        config.parse_server(text)
+
+
+def empty(folder: Path) -> Path:
+    """A settings file that sets nothing."""
+    file = folder / "empty.toml"
+    file.touch()
+    return file
