@@ -19,6 +19,7 @@ from tests.conformance.wire import Wire, text
 
 # What is of a run and not of its settings.
 VOLATILE = {"_numbers", "now", "date", "next_id", "batches", "waiting", "_opened"}
+VOLATILE |= {"_tail", "_wide_turn", "_written", "_due", "turned", "began", "_worst", "_worst_since"}
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     """The name of the socket holds 80 bytes: more is a bad setting, said in one line."""
     code, line = start_fails(tmp_path, server_control="/" + "x" * 81)
     assert code == 78
-    assert "server.control" in line
+    assert "PUSHD_SERVER_CONTROL" in line
     assert "81 bytes" in line
 
 
