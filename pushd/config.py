@@ -239,6 +239,12 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     ] = 16777216
     cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory")] = 100000
     cache_pairs: Annotated[int, within(1, _MANY, "pairs", "Friendships kept in memory")] = 200000
+    young_chats: Annotated[
+        int, within(1, _MANY, "messages", "In the small part of the index by chat")
+    ] = 4096
+    young_client_ids: Annotated[
+        int, within(1, _MANY, "messages", "In memory before the index by clientId takes them")
+    ] = 16384
     history_days: Annotated[
         int, within(0, 36500, "days", "A message stays in history; 0 keeps it for ever")
     ] = 0

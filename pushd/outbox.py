@@ -93,7 +93,8 @@ class Outbox:
         self.newest = seq
         if self.lagging:
             return False
-        if data is None or self.room <= 0:
+        held = len(self._pending) + len(self._flight)
+        if data is None or held >= self._max_count or self._bytes >= self._max_bytes:
             self.lagging = True
             return False
         self._take(seq, msg_id, data)

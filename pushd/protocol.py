@@ -1,9 +1,9 @@
 """The wire, without I/O: bytes to lines, lines to typed frames, and replies to bytes.
 
-The splitter cuts at 0x0A only and remembers how far it searched, so that one byte at a time
-stays O(n). Decoding is typed and happens once; only what that refuses is looked at again, slowly,
-to tell a line that is no JSON object (4000) from one with a bad field (4003) and to name the
-field. Nothing here raises anything but Malformed, BadField and LineTooLong, whatever the bytes.
+The splitter cuts at 0x0A only and searches each byte once, so that one byte at a time stays O(n).
+Decoding is typed and happens once; only what that refuses is looked at again, slowly, to tell a
+line that is no JSON object (4000) from one with a bad field (4003) and to name the field. Nothing
+here raises anything but Malformed, BadField and LineTooLong, whatever the bytes.
 """
 
 import re
@@ -27,53 +27,57 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 class Splitter:
-    """Cut a stream of bytes into lines; it holds no more than the line in progress."""
+    """Cut a stream of bytes into lines; it holds what was fed and not taken yet."""
 
-    __slots__ = ("_buffer", "_fresh", "_searched", "_start")
+    __slots__ = ("_cut", "_fresh", "_lines", "_next", "_partial")
 
     def __init__(self) -> None:
-        self._buffer: bytes | bytearray = b""  # what has not been cut yet, from _start on
-        self._start = 0  # where the next line begins
-        self._searched = 0  # no line end between _start and here
-        self._fresh = True  # nothing has been cut yet: a BOM may come
+        self._lines: list[bytes] = []  # complete lines without their 0x0A
+        self._next = 0  # the first of them that was not taken
+        self._cut = 0  # bytes of those that were not taken, ends included
+        self._partial: bytes | bytearray = b""  # the line in progress; there is no 0x0A in it
+        self._fresh = True  # no line was taken yet: a BOM may come
 
     @property
     def waiting(self) -> int:
-        """How many bytes have not been cut into lines."""
-        return len(self._buffer) - self._start
+        """How many bytes were not taken as lines."""
+        return self._cut + len(self._partial)
 
     def feed(self, data: bytes) -> None:
-        """Add bytes from the peer."""
-        start = self._start
-        if start == len(self._buffer):
-            self._buffer, self._start, self._searched = data, 0, 0
+        """Add bytes from the peer; each is searched once, however small the pieces are."""
+        end = data.rfind(b"\n") + 1
+        if not end:
+            if not self._partial:
+                self._partial = data
+                return
+            if isinstance(self._partial, bytes):
+                self._partial = bytearray(self._partial)
+            self._partial += data
             return
-        if start:
-            self._searched -= start
-            self._start = 0
-        if isinstance(self._buffer, bytes):
-            self._buffer = bytearray(self._buffer[start:])
-        else:
-            del self._buffer[:start]
-        self._buffer += data
+        whole = data[: end - 1]
+        if self._partial:
+            whole = bytes(self._partial) + whole
+        self._partial = data[end:]
+        self._cut += len(whole) + 1
+        lines = whole.split(b"\n")
+        self._lines = self._lines[self._next :] + lines if self._lines else lines
+        self._next = 0
 
     def next_line(self, limit: int) -> bytes | None:
-        """Cut off the next line, without its end; None while it is not complete.
+        """Take the next line, without its end; None while it is not complete.
 
         Raises LineTooLong for more than `limit` bytes, also when the end has not come yet.
         """
-        buffer, start = self._buffer, self._start
-        end = buffer.find(b"\n", self._searched)
-        if end < 0:
-            self._searched = len(buffer)
-            if len(buffer) - start > limit:
+        if not self._lines:
+            if len(self._partial) > limit:
                 self._refuse_overlong(limit)
             return None
-        self._start = self._searched = end + 1
-        line = bytes(buffer[start:end])
-        if end + 1 == len(buffer):
+        line = self._lines[self._next]
+        self._next += 1
+        self._cut -= len(line) + 1
+        if self._next == len(self._lines):
             # An idle connection keeps nothing of what it said.
-            self.clear()
+            self._lines, self._next = [], 0
         if line.endswith(b"\r"):
             line = line[:-1]
         if self._fresh:
@@ -84,22 +88,21 @@ class Splitter:
         return line
 
     def rest(self, limit: int) -> bytes | None:
-        """Cut off an unterminated last line at the end of the stream; None if there is none."""
-        if not self.waiting:
+        """Take an unterminated last line at the end of the stream; None if there is none."""
+        if not self._partial:
             return None
-        self._buffer = bytes(self._buffer[self._start :]) + b"\n"
-        self._start = self._searched = 0
+        self.feed(b"\n")
         return self.next_line(limit)
 
     def clear(self) -> None:
-        """Forget everything that has not been cut."""
-        self._buffer, self._start, self._searched = b"", 0, 0
+        """Forget everything that was not taken."""
+        self._lines, self._next, self._cut, self._partial = [], 0, 0, b""
 
     def _refuse_overlong(self, limit: int) -> None:
-        head = bytes(self._buffer[self._start : self._start + len(BOM)])
-        allowed = limit + (len(BOM) if self._fresh and head == BOM else 0)
-        over = self.waiting - allowed
-        if over > 1 or (over == 1 and self._buffer[-1] != 0x0D):
+        partial = self._partial
+        allowed = limit + (len(BOM) if self._fresh and partial.startswith(BOM) else 0)
+        over = len(partial) - allowed
+        if over > 1 or (over == 1 and partial[-1] != 0x0D):
             raise LineTooLong(limit)
 
 
@@ -291,17 +294,20 @@ def accepted_list(
     push_id: str, accepted: Sequence[Accepted], frame_id: FrameId, dates: Dates
 ) -> bytes:
     """Encode the "ok" for a message list; all of it is durable."""
-    results = ",".join(
-        [
-            f'{{"msgId":"{one.msg_id}","chatId":"{one.chat_id}",'
-            f'"createTime":"{dates.text(one.created)}"}}'
-            for one in accepted
-        ]
-    )
+    if len(accepted) == 1:
+        # What nearly all lists are.
+        results = _result(accepted[0], dates)
+    else:
+        results = ",".join([_result(one, dates) for one in accepted])
     tail = f',"id":{encode(frame_id).decode()}' if frame_id not in (None, "") else ""
     return (
         f'{{"status":1,"pushId":"{push_id}","message":"ok","result":[{results}]{tail}}}\n'
     ).encode()
+
+
+def _result(one: Accepted, dates: Dates) -> str:
+    created = dates.text(one.created)
+    return f'{{"msgId":"{one.msg_id}","chatId":"{one.chat_id}","createTime":"{created}"}}'
 
 
 def envelope(

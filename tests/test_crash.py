@@ -54,6 +54,7 @@ def double(db: sqlite3.Connection, confirmed: set[int]) -> None:
 def forget(db: sqlite3.Connection, confirmed: set[int]) -> None:
     """Forget which clientIds are stored, so that what is sent again is taken for new."""
     assert db.execute("UPDATE message SET client_key = NULL").rowcount
+    db.execute("DELETE FROM client_key")
 
 
 ROUNDS_OF_CONTROL = 12

@@ -102,6 +102,8 @@ class Store:
             most_friends=config.limits.friends,
             strangers=config.auth.strangers == "allow",
             batch_rows=settings.batch_rows,
+            young_chats=settings.young_chats,
+            young_client_ids=settings.young_client_ids,
         )
         epoch = await workers[0].run(_prepare, journal)
         writer = Writer(

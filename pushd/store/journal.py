@@ -19,8 +19,9 @@ from ..errors import Refusal, StoreFailed
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
+from .indexes import ChatIndex, ClientKeys
 from .membership import Group, Groups, notice_body
-from .records import Mailbox, Queue, Route, digest, pair_key, rest_of, system_key, text_infos
+from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
 from .reserve import Reserve
 from .rows import insert_rows
 
@@ -81,6 +82,8 @@ class Journal:
         most_friends: int,
         strangers: bool,
         batch_rows: int = 4096,
+        young_chats: int = 4096,
+        young_client_ids: int = 16384,
     ) -> None:
         self.clock = clock
         self.dates = dates
@@ -89,11 +92,14 @@ class Journal:
         self.most_friends = most_friends  # friends, and requests that wait, of one account
         self.strangers = strangers  # whether people who are no friends may write
         self.groups = Groups(pairs)
+        self.chat_index = ChatIndex(young_chats)
+        self.client_keys = ClientKeys(young_client_ids)
         self._batch_rows = batch_rows  # queue rows of a batch, beyond which it is committed
         self._written = 0  # values of queue rows that this batch has flushed
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
         self.date = ""  # the same as people read it
+        self._tail = ""  # the end of every message of the batch
         self.next_id = 1  # the next msgId
         self.reserve = reserve
         self.db: sqlite3.Connection = None  # type: ignore[assignment]  # set by `open`
@@ -118,6 +124,7 @@ class Journal:
         highest = "SELECT max(coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT CAST("
         highest += "value AS INTEGER) FROM meta WHERE key = 'msg_id'), 0))"
         self.next_id = db.execute(highest).fetchone()[0] + 1
+        self.client_keys.open(db)
 
     # --- batches --------------------------------------------------------------------------
 
@@ -205,9 +212,11 @@ class Journal:
 
     def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         self._written = 0
+        first_id = self.next_id
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
+        self._tail = tail_of(self.date, self.now)
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
@@ -223,7 +232,12 @@ class Journal:
                 break
         self.flush()
         self.save_positions()
+        if self.next_id > first_id:
+            # A batch that stores nothing takes no space either.
+            self.chat_index.settle(self.db, self.next_id - first_id)
+            self.client_keys.settle(self.db, self.next_id - first_id)
         self.db.execute("COMMIT")
+        self.client_keys.committed()
         self._trim()
         return finished
 
@@ -234,6 +248,8 @@ class Journal:
         for cache in (self._mailboxes, self._queues, self._routes, self._chats, self._dirty):
             cache.clear()
         self.groups.clear()
+        self.chat_index.rolled_back()
+        self.client_keys.rolled_back()
         self._known.clear()
         self._message_rows.clear()
         self._queue_rows.clear()
@@ -255,6 +271,7 @@ class Journal:
         if self._message_rows:
             insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows)
             self._message_rows = []
+            self.chat_index.flush(self.db)
         if self._queue_rows:
             insert_rows(self.db, QUEUE_HEAD, 3, self._queue_rows)
             self._written += len(self._queue_rows)
@@ -366,14 +383,14 @@ class Journal:
         """Tell what holds between two people; None if the other does not exist."""
         route = self._routes.get((sender, to))
         if route is None and (box := self.mailbox(to)) is not None and not box.disabled:
-            key = pair_key(sender, to)
             query = (
                 "SELECT EXISTS (SELECT 1 FROM friendship WHERE account = ?1 AND friend = ?2),"
                 " EXISTS (SELECT 1 FROM block WHERE account = ?2 AND blocked = ?1)"
             )
             friends, blocked = self.db.execute(query, (sender, to)).fetchone()
             open_ = bool(friends or self.strangers) and not blocked and sender != to
-            route = Route(self.find_chat(key), key, to, bool(friends), bool(blocked), open_)
+            chat = self.find_chat(pair_key(sender, to))
+            route = Route(chat, sender, to, bool(friends), bool(blocked), open_)
             self._routes[sender, to] = route
         return route
 
@@ -435,9 +452,12 @@ class Journal:
             client_key,
             expires,
         )
+        self.chat_index.add(chat, number)
         if client_id:
             self._known[sender, client_id] = (number, body)
-        return number, rest_of(number, body, self.date, now)
+            if client_key is not None:
+                self.client_keys.add(client_key, number)
+        return number, f'"msgId":"{number}",{body}{self._tail}'.encode()
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
         """Put a message into a queue, or note in its gap that it is not there."""
@@ -524,6 +544,11 @@ class Journal:
             ):
                 self._known[sender, client_id] = (number, body)
             start, left = end, left - count
+        # The newest come last: of two messages with one clientId only the newer one counts.
+        for message in self.client_keys.find(wanted):
+            query = "SELECT sender, client_id, id, body FROM message WHERE id = ?"
+            for sender, client_id, number, body in self.db.execute(query, (message,)):
+                self._known[sender, client_id] = (number, body)
 
     def knows(self, sender: int, client_id: str) -> bool:
         """Tell whether a message of the sender's has this clientId."""
@@ -545,7 +570,6 @@ class Journal:
         )
         created, original, key = self.db.execute(query, (number,)).fetchone()
         if created < self.now - self.client_id_ms:
-            self.db.execute("UPDATE message SET client_key = NULL WHERE id = ?", (number,))
             del self._known[sender, client_id]
             return None
         same = original == digest(body) if original is not None else old == body
@@ -590,7 +614,7 @@ def _client_sql(count: int) -> str:
     values = ",".join(["(?)"] * count)
     return (
         f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id, m.body FROM k"
-        " CROSS JOIN message m WHERE m.client_key = k.key"
+        " CROSS JOIN client_key c ON c.key = k.key CROSS JOIN message m ON m.id = c.message"
     )
 
 

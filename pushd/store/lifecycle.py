@@ -11,6 +11,7 @@ from ..model import Actor
 from ..status import Status
 from .devices import drop_devices
 from .groups import hand_over, tell_left
+from .indexes import CHAT_PARTS
 from .journal import Journal
 from .messages import readable
 from .noun import Noun, writes
@@ -158,5 +159,9 @@ def _drop_system_chat(db: sqlite3.Connection, account: int) -> None:
     found = db.execute("SELECT id FROM chat WHERE key = ?", (system_key(account),)).fetchone()
     if found is None:
         return
-    for table, column in (("message", "chat"), ("member", "chat"), ("chat", "id")):
+    for part in CHAT_PARTS:
+        ids = f"SELECT message FROM {part} WHERE chat = ?"
+        db.execute(f"DELETE FROM message WHERE id IN ({ids})", found)
+        db.execute(f"DELETE FROM {part} WHERE chat = ?", found)
+    for table, column in (("member", "chat"), ("chat", "id")):
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", found)

@@ -15,6 +15,7 @@ from ..outbox import Entry, with_seq
 from ..status import Status
 from .accounts import USER, user_out
 from .groups import GROUP, group_out
+from .indexes import in_both, newest_of
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .posting import own_copy
@@ -26,10 +27,12 @@ PAGE = (
     " FROM queue q LEFT JOIN message m ON m.id = q.message"
     " WHERE q.device = ? AND q.seq > ? AND q.seq <= ? ORDER BY q.seq LIMIT ?"
 )
-# A message that may still be shown at ?now.
-SHOWN = "(m.expires IS NULL OR m.expires > ?)"
+# The same of a message that an index over chats names.
+LISTED = "i.message, m.created, m.body, m.sender, m.client_id"
+# A message that may still be shown.
+SHOWN = "(m.expires IS NULL OR m.expires > {now})"
 # What somebody may read of a chat: in a group only from joining to leaving.
-WITHIN = "m.id > b.first AND (b.final IS NULL OR m.id <= b.final)"
+WITHIN = "{id} > b.first AND (b.final IS NULL OR {id} <= b.final)"
 # The most chats that a gap names.
 GAP_NAMES = 100
 GAP_TEXT = "Some messages are only in the history."
@@ -181,10 +184,12 @@ class Messages(Noun):
         low, high = max(first, after), MAX_INT if final is None else final + 1
         if after < 0:
             high = min(high, before)
+        both = in_both(
+            f"SELECT {LISTED} FROM {{part}} i JOIN message m ON m.id = i.message WHERE i.chat = ?1"
+            f" AND i.message > ?2 AND i.message < ?3 AND {SHOWN.format(now='?4')}"
+        )
         rows = db.execute(
-            f"SELECT {COLUMNS} FROM message m WHERE m.chat = ? AND m.id > ? AND m.id < ?"
-            f" AND {SHOWN} ORDER BY m.id {order} LIMIT ?",
-            (chat, low, high, self.clock.wall(), limit + 1),
+            f"{both} ORDER BY 1 {order} LIMIT ?5", (chat, low, high, self.clock.wall(), limit + 1)
         )
         items, more = self._bounded(rows, viewer, limit)
         more_from = str(items[-1][0]) if more else ""
@@ -210,11 +215,14 @@ class Messages(Noun):
         limit: int,
     ) -> tuple[list[bytes], str]:
         """Find messages that hold a text in the viewer's chats, newest first; no recalled ones."""
+        both = in_both(
+            f"SELECT {LISTED} FROM member b JOIN chat c ON c.id = b.chat"
+            " JOIN {part} i ON i.chat = b.chat JOIN message m ON m.id = i.message"
+            f" WHERE b.account = ?1 AND (?2 = '' OR c.key = ?2) AND {WITHIN.format(id='i.message')}"
+            f" AND i.message < ?3 AND {SHOWN.format(now='?4')} AND instr(m.text, ?5) > 0"
+        )
         rows = db.execute(
-            f"SELECT {COLUMNS} FROM member b JOIN chat c ON c.id = b.chat"
-            " JOIN message m ON m.chat = b.chat WHERE b.account = ?1 AND (?2 = '' OR c.key = ?2)"
-            f" AND {WITHIN} AND m.id < ?3 AND (m.expires IS NULL OR m.expires > ?4)"
-            " AND instr(m.text, ?5) > 0 ORDER BY m.id DESC LIMIT ?6 OFFSET ?7",
+            f"{both} ORDER BY 1 DESC LIMIT ?6 OFFSET ?7",
             (viewer, key, before, self.clock.wall(), fold(text), limit + 1, skip),
         )
         items, more = self._bounded(rows, viewer, limit)
@@ -248,10 +256,14 @@ class Messages(Noun):
     ) -> tuple[list[dict[str, Any]], str]:
         """List the viewer's chats by their newest message, newest first, each with its counts."""
         now = self.clock.wall()
+        newest = newest_of(
+            "SELECT i.message FROM {part} i JOIN message m ON m.id = i.message"
+            f" WHERE i.chat = b.chat AND {WITHIN.format(id='i.message')}"
+            f" AND {SHOWN.format(now='?2')} ORDER BY i.message DESC LIMIT 1"
+        )
         rows = db.execute(
-            "WITH mine AS (SELECT b.chat, b.read, b.final, (SELECT m.id FROM message m WHERE"
-            f" m.chat = b.chat AND (m.expires IS NULL OR m.expires > ?2) AND {WITHIN}"
-            " ORDER BY m.id DESC LIMIT 1) AS last FROM member b WHERE b.account = ?1)"
+            f"WITH mine AS (SELECT b.chat, b.read, b.final, {newest} AS last FROM member b"
+            " WHERE b.account = ?1)"
             " SELECT mine.chat, c.key, c.kind, mine.read, mine.last FROM mine JOIN chat c"
             " ON c.id = mine.chat WHERE mine.last < ?3 ORDER BY mine.last DESC LIMIT ?4 OFFSET ?5",
             (viewer, now, before, size + 1, skip),
@@ -278,11 +290,13 @@ class Messages(Noun):
         now: int,
     ) -> dict[str, Any]:
         newest = db.execute(f"SELECT {COLUMNS} FROM message m WHERE m.id = ?", (last,)).fetchone()
-        count = (
-            "SELECT count(*) FROM message m JOIN member b ON b.chat = m.chat AND b.account = ?"
-            " WHERE m.chat = ? AND m.id > ? AND m.sender <> b.account AND m.original IS NULL"
-            f" AND {WITHIN} AND {SHOWN}"
+        both = in_both(
+            "SELECT count(*) AS n FROM {part} i JOIN message m ON m.id = i.message"
+            " JOIN member b ON b.chat = i.chat AND b.account = ?1 WHERE i.chat = ?2"
+            " AND i.message > ?3 AND m.sender <> b.account AND m.original IS NULL"
+            f" AND {WITHIN.format(id='i.message')} AND {SHOWN.format(now='?4')}"
         )
+        count = f"SELECT sum(n) FROM ({both})"
         unread = db.execute(count, (viewer, chat, read, now)).fetchone()[0]
         entry: dict[str, Any] = {"chatId": shown_key(key), "kind": kind}
         peer_read = 0
@@ -347,8 +361,8 @@ class Messages(Noun):
         if not upto:
             queue = journal.queue(actor.device) if actor.device else None
             upto = queue.message if queue else 0
-        query = "SELECT coalesce(max(id), 0) FROM message WHERE chat = ? AND id <= ?"
-        mark = db.execute(query, (chat, min(upto, final))).fetchone()[0]
+        newest = newest_of("SELECT max(message) FROM {part} WHERE chat = ?1 AND message <= ?2")
+        mark = db.execute(f"SELECT {newest}", (chat, min(upto, final))).fetchone()[0] or 0
         if mark <= read:
             return
         change = "UPDATE member SET read = ? WHERE chat = ? AND account = ?"
@@ -402,7 +416,7 @@ class Messages(Noun):
 
     @writes(grows=False)
     def free_client_ids(self, journal: Journal, before: int, most: int) -> int:
-        """Let clientIds of messages from before then (ms) be used again; gives how many."""
+        """Let clientIds of messages from before then (ms) be used again; gives 0 at the end."""
         query = "SELECT coalesce(value, '0') FROM meta WHERE key = 'client_ids'"
         row = journal.db.execute(query).fetchone()
         start = int(row[0]) if row else 0
@@ -410,12 +424,16 @@ class Messages(Noun):
         end = journal.db.execute(query, (start, before, most)).fetchone()[0]
         if end is None:
             return 0
-        change = "UPDATE message SET client_key = NULL WHERE id > ? AND id <= ? AND created < ?"
-        freed = journal.db.execute(change, (start, end, before)).rowcount
+        query = (
+            "SELECT client_key, id FROM message WHERE id > ? AND id <= ? AND created < ?"
+            " AND client_key IS NOT NULL"
+        )
+        freed = journal.db.execute(query, (start, end, before)).fetchall()
+        journal.client_keys.free(journal.db, freed)
         upsert = "INSERT INTO meta VALUES ('client_ids', ?1)"
         upsert += " ON CONFLICT (key) DO UPDATE SET value = ?1"
         journal.db.execute(upsert, (str(end),))
-        return freed
+        return int(end - start)
 
 
 def key_for(viewer: int, chat: str, peer: int, field: str = "chatId") -> str:
@@ -466,7 +484,7 @@ def readable(db: sqlite3.Connection, account: int, number: int) -> tuple[int, in
     """Give chat, sender and time of a message in one of somebody's chats; raises Refusal 4005."""
     row: tuple[int, int, int] | None = db.execute(
         "SELECT m.chat, m.sender, m.created FROM message m JOIN member b ON b.chat = m.chat"
-        f" AND b.account = ? WHERE m.id = ? AND {WITHIN}",
+        f" AND b.account = ? WHERE m.id = ? AND {WITHIN.format(id='m.id')}",
         (account, number),
     ).fetchone()
     if row is None:

@@ -32,10 +32,13 @@ def post_list(
     journal: Journal, sender: Mailbox, device: int, drafts: Sequence[Draft | Failed]
 ) -> list[Accepted] | list[Failed]:
     """Store a list for all its recipients, or tell what is wrong with its messages."""
-    if len(drafts) == 1 and isinstance(drafts[0], Draft):
+    if len(drafts) == 1 and isinstance(only := drafts[0], Draft):
         # What nearly all lists are.
+        accepted = _store_plain(journal, sender, device, only)
+        if accepted is not None:
+            return [accepted]
         try:
-            plan = _plan(journal, sender.account, drafts[0])
+            plan = _plan(journal, sender.account, only)
         except Refusal as problem:
             return [failure(0, problem)]
         return [_store(journal, sender, device, plan)]
@@ -58,6 +61,20 @@ def post_list(
         text = f"one list reaches at most {MOST_ROWS} members, each message counted"
         return [failure(0, Refusal(Status.LIMIT_REACHED, text))]
     return [_store(journal, sender, device, plan) for plan in plans]
+
+
+def _store_plain(journal: Journal, sender: Mailbox, device: int, draft: Draft) -> Accepted | None:
+    """Store what nearly all messages are: a text to a friend. None for all that asks for more."""
+    account = sender.account
+    if draft.type != MessageType.NORMAL or draft.extra or draft.paths:
+        return None
+    route = journal.route(account, draft.to)
+    if route is None or not route.open or not route.chat:
+        return None
+    client_id = draft.client_id
+    if client_id and journal.knows(account, client_id):
+        return None
+    return _spread(journal, sender, device, draft, route, f"{route.head}{draft.infos}")
 
 
 def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
@@ -170,19 +187,21 @@ def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accep
         chat = target.chat = journal.chat(target.key, "pair", {sender.account, target.to})
     if draft.type == MessageType.REQUEST:
         requests.record(journal, sender.account, draft.to, draft.description)
+    return _spread(journal, sender, device, draft, target, body)
+
+
+def _spread(
+    journal: Journal, sender: Mailbox, device: int, draft: Draft, target: _Target, body: str
+) -> Accepted:
+    """Store a message and put it into all queues that it goes to."""
+    account, chat, client_id = sender.account, target.chat, draft.client_id
     number, rest = journal.store_message(
-        chat,
-        sender.account,
-        body,
-        draft.text,
-        client_id or None,
-        draft.client_key,
-        draft.expire,
+        chat, account, body, draft.text, client_id or None, draft.client_key, draft.expire
     )
     for path in draft.paths:
         references.refer(journal, path, chat, number)
     if isinstance(target, Group):
-        journal.fan_out(target, number, rest, sender=sender.account)
+        journal.fan_out(target, number, rest, sender=account)
     else:
         to = journal.mailbox(target.to)
         assert to is not None, "the recipient was there a moment ago"

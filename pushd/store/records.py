@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 
 from ..encoding import encode
-from ..model import SYSTEM_CHAT
+from ..model import SYSTEM_CHAT, MessageType
 
 
 class Queue:
@@ -67,13 +67,14 @@ class Mailbox:
 class Route:
     """What holds between a sender and the one they write to; kept until a verb changes it."""
 
-    __slots__ = ("blocked", "chat", "friends", "key", "open", "to")
+    __slots__ = ("blocked", "chat", "friends", "head", "key", "open", "to")
 
     def __init__(
-        self, chat: int, key: str, to: int, friends: bool, blocked: bool, open_: bool
+        self, chat: int, sender: int, to: int, friends: bool, blocked: bool, open_: bool
     ) -> None:
         self.chat = chat  # 0 until the pair has a chat
-        self.key = key  # the chatId
+        self.key = pair_key(sender, to)  # the chatId
+        self.head = message_head(self.key, sender, to, MessageType.NORMAL)
         self.to = to
         self.friends = friends
         self.blocked = blocked  # the one written to blocks the sender
@@ -92,7 +93,12 @@ def system_key(account: int) -> str:
 
 def rest_of(number: int, body: str, date: str, ms: int) -> bytes:
     """Encode a message once for all: its JSON without the opening brace and the seq."""
-    return f'"msgId":"{number}",{body},"createTime":"{date}","time":{ms}}}'.encode()
+    return f'"msgId":"{number}",{body}{tail_of(date, ms)}'.encode()
+
+
+def tail_of(date: str, ms: int) -> str:
+    """Give the end of a message that was accepted then."""
+    return f',"createTime":"{date}","time":{ms}}}'
 
 
 def digest(body: str) -> bytes:
@@ -109,6 +115,9 @@ def message_body(
     key: str, sender: int, to: int | str, kind: int, infos: str, extra: str = ""
 ) -> str:
     """Give the members of a message that never change."""
-    return (
-        f'"chatId":"{key}","fromId":"{sender}","toId":"{to}","type":"{kind}","info":{infos}{extra}'
-    )
+    return f"{message_head(key, sender, to, kind)}{infos}{extra}"
+
+
+def message_head(key: str, sender: int, to: int | str, kind: int) -> str:
+    """Give what stands before the infos of a message."""
+    return f'"chatId":"{key}","fromId":"{sender}","toId":"{to}","type":"{kind}","info":'

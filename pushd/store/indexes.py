@@ -1,0 +1,175 @@
+"""The two large indexes over messages, written late so that a commit touches few pages.
+
+What a batch adds to an index by chat, or by the key of a clientId, lies far apart: nearly a page
+a message, and each commit writes each page that it touches. So both indexes have two parts. A
+small young one takes what is new. Once it is full it is swept into the large old one, in the
+order of the index, a slice with each commit: then many entries share a page.
+
+    by chat      young: table chat_recent       old: table chat_message
+    by clientId  young: memory, and after a     old: table client_key
+                 start the rows of `message`
+                 behind the mark in `meta`
+
+Readers ask both parts (`in_both`). A sweep moves the oldest entries of a chat first, so what is
+in chat_recent is newer than all that chat_message has of the same chat.
+
+All of it belongs to the writer's thread. Nothing that a batch did counts before `committed`.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from .rows import insert_rows
+
+# Entries that a sweep moves with a commit, at least.
+LEAST_SLICE = 64
+CHAT_PARTS = ("chat_recent", "chat_message")
+
+
+def in_both(query: str) -> str:
+    """Ask a query over `{part}` of both parts of the index by chat."""
+    return " UNION ALL ".join(query.format(part=part) for part in CHAT_PARTS)
+
+
+def newest_of(query: str) -> str:
+    """Make an expression of a query over `{part}` that gives the newest message: NULL for none."""
+    young, old = (query.format(part=part) for part in CHAT_PARTS)
+    return f"coalesce(({young}), ({old}))"
+
+
+def _slice(messages: int) -> int:
+    """How much a sweep moves beside a batch: faster than it can come in."""
+    return max(LEAST_SLICE, 2 * messages)
+
+
+class ChatIndex:
+    """Which messages a chat has; at most about twice `limit` entries are young."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._young = -1  # entries in chat_recent, about; -1 when they are to be counted
+        self._swept: tuple[int, int] | None = None  # how far a sweep has come, None without one
+        self._added: list[int] = []  # chat and msgId of each new message
+
+    def add(self, chat: int, message: int) -> None:
+        """Note a new message; written by `flush`."""
+        self._added += (chat, message)
+
+    def flush(self, db: sqlite3.Connection) -> None:
+        """Write what was added."""
+        if self._added:
+            insert_rows(db, "INSERT INTO chat_recent (chat, message)", 2, self._added)
+            if self._young >= 0:
+                self._young += len(self._added) // 2
+            self._added = []
+
+    def settle(self, db: sqlite3.Connection, messages: int) -> None:
+        """Move a slice of the young part to the old one, if a sweep is due."""
+        if self._young < 0:
+            self._young = db.execute("SELECT count(*) FROM chat_recent").fetchone()[0]
+        if self._swept is None:
+            if self._young < self._limit:
+                return
+            self._swept = (0, 0)
+        behind = "FROM chat_recent WHERE (chat, message) > (?1, ?2)"
+        end = db.execute(
+            f"SELECT chat, message {behind} ORDER BY chat, message LIMIT 1 OFFSET ?3",
+            (*self._swept, _slice(messages) - 1),
+        ).fetchone()
+        self._move(db, behind if end is None else f"{behind} AND (chat, message) <= (?3, ?4)", end)
+
+    def _move(self, db: sqlite3.Connection, rows: str, end: tuple[int, int] | None) -> None:
+        assert self._swept is not None, "only a sweep moves"
+        bounds = (*self._swept, *(end or ()))
+        db.execute(
+            f"INSERT INTO chat_message SELECT chat, message {rows} ORDER BY chat, message", bounds
+        )
+        db.execute(f"DELETE {rows}", bounds)
+        self._swept = end
+        if end is None:
+            self._young = -1
+
+    def rolled_back(self) -> None:
+        """Forget what the batch did; the next one begins anew."""
+        self._added.clear()
+        self._young, self._swept = -1, None
+
+
+class ClientKeys:
+    """By which key the message of a clientId is found; about `limit` entries are in memory.
+
+    Of two messages with one key the newer counts: the older one's clientId was free again.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._young: dict[int, int] = {}  # key: msgId, of what is committed
+        self._added: list[tuple[int, int]] = []  # key and msgId, of this batch
+        self._sweep: list[int] = []  # keys that are still to be moved, the last one first
+        self._sweep_end = 0  # the newest msgId of the sweep
+        self._moved = 0  # how many of them this batch moves
+
+    def open(self, db: sqlite3.Connection) -> None:
+        """Find the young entries in the messages behind the mark."""
+        query = (
+            "SELECT client_key, id FROM message WHERE client_key IS NOT NULL AND id >"
+            " (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'client_keys')"
+        )
+        self._young = dict(db.execute(query))
+
+    def find(self, keys: Iterable[int]) -> list[int]:
+        """Give the young messages that have one of these keys."""
+        young = self._young
+        return [young[key] for key in keys if key in young]
+
+    def add(self, key: int, message: int) -> None:
+        """Note a new message."""
+        self._added.append((key, message))
+
+    def settle(self, db: sqlite3.Connection, messages: int) -> None:
+        """Move a slice of the young entries to the table, if a sweep is due."""
+        young = self._young
+        if not self._sweep:
+            if len(young) < self._limit:
+                return
+            self._sweep = sorted(young, reverse=True)
+            self._sweep_end = max(young.values())
+        part = self._sweep[-_slice(messages) :]
+        part.reverse()
+        rows: list[int] = []
+        for key in part:
+            message = young.get(key, 0)
+            # What was freed meanwhile, or came after the mark, is not of this sweep.
+            if 0 < message <= self._sweep_end:
+                rows += (key, message)
+        insert_rows(db, "INSERT OR IGNORE INTO client_key (key, message)", 2, rows)
+        self._moved = len(part)
+        if self._moved == len(self._sweep):
+            mark = "UPDATE meta SET value = ? WHERE key = 'client_keys'"
+            db.execute(mark, (str(self._sweep_end),))
+
+    def committed(self) -> None:
+        """Make true what the batch did."""
+        young = self._young
+        if self._moved:
+            for key in self._sweep[-self._moved :]:
+                if young.get(key, 0) <= self._sweep_end:
+                    young.pop(key, None)
+            del self._sweep[-self._moved :]
+            self._moved = 0
+        if self._added:
+            young.update(self._added)
+            self._added.clear()
+
+    def rolled_back(self) -> None:
+        """Forget what the batch did."""
+        self._added.clear()
+        self._moved = 0
+
+    def free(self, db: sqlite3.Connection, entries: Iterable[tuple[int, int]]) -> None:
+        """Drop keys with their msgIds; nobody asks for them any more, so it is never undone."""
+        old = sorted(entries)
+        db.executemany("DELETE FROM client_key WHERE key = ? AND message = ?", old)
+        for key, message in old:
+            if self._young.get(key) == message:
+                del self._young[key]
