@@ -6,7 +6,7 @@ so an idle connection costs nothing until then.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -83,6 +83,8 @@ class Service:
         self.operators = 0  # connections of the control socket
         self._messages = Budget(self.limits.messages, 1.0, self.limits.budget_keys)
         self.draining = False  # no new connections
+        # Packets that were written: device, first and last msgId, when (ms).
+        self.sent: deque[tuple[int, int, int, int]] = deque(maxlen=ctx.config.trace.packets)
 
     @property
     def saturated(self) -> bool:
@@ -146,6 +148,10 @@ class Service:
         wait = self._messages.take(session.account, self.now(), len(drafts))
         if wait:
             raise TooMany(wait)
+
+    def note_sent(self, device: int, first: int, last: int) -> None:
+        """Note that a packet with these msgIds was written to a device."""
+        self.sent.append((device, first, last, self.ctx.clock.wall()))
 
     async def barrier(self) -> None:
         """Wait until all that was handed in is committed."""

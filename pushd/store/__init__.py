@@ -6,7 +6,8 @@
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
     accounts, devices, friends, messages, groups, files, lifecycle    the verbs
-    audit, overview    the operator's verbs
+    audit, overview, tracing, mailing    the operator's verbs
+    marks     when devices acked and people read, for tracing
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
 """
@@ -31,9 +32,11 @@ from .friends import Friends
 from .groups import GroupVerbs
 from .journal import Journal
 from .lifecycle import Lifecycle
+from .mailing import Mailings
 from .messages import Messages
 from .overview import Overview
 from .reserve import Reserve
+from .tracing import Tracing
 from .writer import Deliver, Post, Verb, Writer
 
 
@@ -50,6 +53,8 @@ class Store:
         files: Files,
         audit: Audit,
         overview: Overview,
+        tracing: Tracing,
+        mailings: Mailings,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
@@ -58,6 +63,8 @@ class Store:
         self.files = files
         self.audit = audit
         self.overview = overview
+        self.tracing = tracing
+        self.mailings = mailings
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -104,6 +111,7 @@ class Store:
             batch_rows=settings.batch_rows,
             young_chats=settings.young_chats,
             young_client_ids=settings.young_client_ids,
+            trace=config.trace,
         )
         epoch = await workers[0].run(_prepare, journal)
         writer = Writer(
@@ -128,10 +136,13 @@ class Store:
         audit, overview = Audit(*parts), Overview(*parts)
         audit.settings = config.audit
         overview.folder = folder
+        tracing, mailings = Tracing(*parts), Mailings(*parts)
+        tracing.settings, tracing.commits = config.trace, journal.marks.commits
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        return cls(folder, lock, writer, tuple(workers), nouns, files, audit, overview)
+        operators = (audit, overview, tracing, mailings)
+        return cls(folder, lock, writer, tuple(workers), nouns, files, *operators)
 
     @property
     def epoch(self) -> str:

@@ -190,7 +190,7 @@ def _insert(journal: Journal, account: int, token: bytes, name: str) -> int:
     ).fetchone()[0]
     journal.db.execute("INSERT INTO position (device) VALUES (?)", (device,))
     if first:
-        fresh = Queue(device, account, False, 0, (0, 0, 0))
+        fresh = Queue(device, account, False, 0, (0, 0, 0, 0))
         lowest = move_queue(journal, box.line, fresh)
         since = "UPDATE device SET since = ? WHERE id = ?"
         journal.db.execute(since, (min(lowest, journal.next_id) - 1, device))

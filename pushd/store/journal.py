@@ -15,11 +15,13 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from ..clock import Clock, Dates
+from ..config import Trace
 from ..errors import Refusal, StoreFailed
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
 from .indexes import ChatIndex, ClientKeys
+from .marks import Marks
 from .membership import Group, Groups, notice_body
 from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
 from .reserve import Reserve
@@ -29,10 +31,10 @@ MESSAGE_HEAD = (
     "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
 )
 QUEUE_HEAD = "INSERT INTO queue (device, seq, message)"
-POSITION_HEAD = "INSERT INTO position (device, last, acked, message)"
+POSITION_HEAD = "INSERT INTO position (device, last, acked, message, at)"
 POSITION_TAIL = (
     "ON CONFLICT (device) DO UPDATE SET"
-    " last = excluded.last, acked = excluded.acked, message = excluded.message"
+    " last = excluded.last, acked = excluded.acked, message = excluded.message, at = excluded.at"
 )
 # Acked rows are removed in ranges of at least this many.
 DELETE_RANGE = 64
@@ -84,6 +86,7 @@ class Journal:
         batch_rows: int = 4096,
         young_chats: int = 4096,
         young_client_ids: int = 16384,
+        trace: Trace | None = None,
     ) -> None:
         self.clock = clock
         self.dates = dates
@@ -94,6 +97,7 @@ class Journal:
         self.groups = Groups(pairs)
         self.chat_index = ChatIndex(young_chats)
         self.client_keys = ClientKeys(young_client_ids)
+        self.marks = Marks(trace or Trace())
         self._batch_rows = batch_rows  # queue rows of a batch, beyond which it is committed
         self._written = 0  # values of queue rows that this batch has flushed
         self._bounded = True  # a batch may stop before all is applied
@@ -232,12 +236,14 @@ class Journal:
                 break
         self.flush()
         self.save_positions()
+        self.marks.flush(self.db)
         if self.next_id > first_id:
             # A batch that stores nothing takes no space either.
             self.chat_index.settle(self.db, self.next_id - first_id)
             self.client_keys.settle(self.db, self.next_id - first_id)
         self.db.execute("COMMIT")
         self.client_keys.committed()
+        self.marks.committed(first_id, self.next_id, self.clock)
         self._trim()
         return finished
 
@@ -250,6 +256,7 @@ class Journal:
         self.groups.clear()
         self.chat_index.rolled_back()
         self.client_keys.rolled_back()
+        self.marks.rolled_back()
         self._known.clear()
         self._message_rows.clear()
         self._queue_rows.clear()
@@ -281,8 +288,8 @@ class Journal:
         """Write where the queues stand that changed in this batch."""
         rows: list[int] = []
         for queue in self._dirty.values():
-            rows += (queue.device, queue.last, queue.acked, queue.message)
-        insert_rows(self.db, POSITION_HEAD, 4, rows, POSITION_TAIL)
+            rows += (queue.device, queue.last, queue.acked, queue.message, queue.acked_at)
+        insert_rows(self.db, POSITION_HEAD, 5, rows, POSITION_TAIL)
         if self._id_given:
             self.keep_next_id()
 
@@ -305,11 +312,11 @@ class Journal:
         if found is None:
             return None
         rows = self.db.execute(
-            "SELECT d.id, d.token IS NULL, d.since, p.last, p.acked, p.message"
+            "SELECT d.id, d.token IS NULL, d.since, p.last, p.acked, p.message, p.at"
             " FROM device d JOIN position p ON p.device = d.id WHERE d.account = ?1 ORDER BY d.id",
             (account,),
         ).fetchall()
-        queues = [Queue(row[0], account, bool(row[1]), row[2], row[3:6]) for row in rows]
+        queues = [Queue(row[0], account, bool(row[1]), row[2], row[3:7]) for row in rows]
         for queue in queues:
             self._load_gaps(queue)
             self._queues[queue.device] = queue
@@ -586,7 +593,10 @@ class Journal:
         if queue is None or seq <= queue.acked:
             return
         queue.acked = min(seq, queue.last)
-        queue.message = max(queue.message, message)
+        if message > queue.message:
+            self.marks.ack(device, queue.message, message, self.now)
+            queue.message = message
+        queue.acked_at = self.now
         self._dirty[device] = queue
         if queue.holes:
             query = (
