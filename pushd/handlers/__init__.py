@@ -3,9 +3,25 @@
 from collections.abc import Mapping
 
 from ..commands import Command
-from . import account, data, file, friend, group, login, message, operator, search, terminal
+from . import (
+    account,
+    data,
+    file,
+    friend,
+    group,
+    login,
+    message,
+    operator,
+    push,
+    search,
+    terminal,
+    trace,
+)
 
-FAMILIES = (login, account, search, friend, group, message, file, data, terminal, operator)
+FAMILIES = (
+    *(login, account, search, friend, group, message, file, data, terminal),
+    *(operator, trace, push),
+)
 
 
 def table() -> Mapping[str, Command]:
