@@ -96,7 +96,7 @@ def _send(
     for number, line in _lines():
         content = _content(line, as_info, f"line {number}: ")
         try:
-            sent.append(_whole(control, cmd, {**shared, **content}, f"{name}.{number}"))
+            sent.append(_whole(control, cmd, {**shared, **content}, name, f".{number}"))
         except (Refused, NotReached) as problem:
             raise type(problem)(
                 f"line {number}: {problem}; {len(sent)} before it are sent"
@@ -104,9 +104,10 @@ def _send(
     return Listing(sent, COLUMNS, {"msgIds": _shown_ids})
 
 
-def _whole(control: Control, cmd: str, fields: Fields, client_id: str) -> Fields:
-    """Send one message to all whom it is for."""
+def _whole(control: Control, cmd: str, fields: Fields, name: str, part: str = "") -> Fields:
+    """Send one message to all whom it is for; `name` and `part` are its clientId."""
     begun = False
+    client_id = name + part
     try:
         with Progress(cmd) as progress:
             done = control.call(cmd, **fields, clientId=client_id)
@@ -115,9 +116,9 @@ def _whole(control: Control, cmd: str, fields: Fields, client_id: str) -> Fields
                 progress.at(done["place"], done["final"])
                 done = control.call("push_next", clientId=client_id)
     except NotReached as problem:
-        raise NotReached(f"{problem}; go on with --client-id {client_id}") from None
+        raise NotReached(f"{problem}; go on with --client-id {name}") from None
     except Refused as problem:
-        more = f"; go on with --client-id {client_id}" if begun else ""
+        more = f"; go on with --client-id {name}" if begun else ""
         raise Refused(f"{problem}{more}") from None
     return {name: done[name] for name in COLUMNS.split()}
 
