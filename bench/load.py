@@ -195,10 +195,10 @@ class Sender(Tally):
         self._window = window
         self._parts = (b"", b"", b"")  # before the first clientId, between two, after the last
 
-    def aim(self, user_id: str) -> None:
-        """Make all further messages go to this user."""
+    def aim(self, to: str, kind: str = "1") -> None:
+        """Make all further messages go to this user, or as type 7 to this group."""
         head = (
-            f'{{"chatId":"","fromId":"","toId":"{user_id}","type":"1",'
+            f'{{"chatId":"","fromId":"","toId":"{to}","type":"{kind}",'
             f'"info":[{{"category":"0","content":"{TEXT}"}}],"createTime":"","clientId":"'
         )
         opening, closing = '{"status":1,"pushId":"","message":[', '"}]}\n'

@@ -42,6 +42,7 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "messages_s": Measure("messages/s", 1),
+    "deliveries_s": Measure("durable deliveries/s", 1),
     "seconds": Measure("seconds to the last ack", -1),
     "filling_s": Measure("messages/s into the queue", 1),
     "restarts_s": Measure("restarts/s", 1),
@@ -50,7 +51,15 @@ MEASURES = {
     "max_ms": Measure("ms to the receiver, max", -1),
     "confirm_p50_ms": Measure("ms to the confirmation, p50", -1),
     "confirm_p99_ms": Measure("ms to the confirmation, p99", -1),
+    "group_p50_ms": Measure("ms to the confirmation in the group, p50", -1),
+    "group_p99_ms": Measure("ms to the confirmation in the group, p99", -1),
+    "group_10_ms": Measure("ms to the confirmation, 10 members, p50", -1),
+    "group_100_ms": Measure("ms to the confirmation, 100 members, p50", -1),
+    "group_1000_ms": Measure("ms to the confirmation, 1,000 members, p50", -1),
+    "group_5000_ms": Measure("ms to the confirmation, 5,000 members, p50", -1),
     "late_ms": Measure("ms the load itself was late, max", 0),
+    "page_ms": Measure("ms a page of chats, mean", -1),
+    "page_max_ms": Measure("ms a page of chats, max", -1),
     "kib_each": Measure("KiB a connection", -1),
     "base_mib": Measure("MiB without connections", -1),
     "idle_cpu": Measure("server, % of a core, idle", -1),

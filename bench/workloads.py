@@ -30,7 +30,7 @@ from .load import (
     now,
     resume,
 )
-from .people import Person, log_in, make_pairs, make_people
+from .people import Person, log_in, make_away, make_groups, make_pairs, make_people
 from .process import Server
 
 Figures = dict[str, float]
@@ -45,6 +45,15 @@ RATE = 1000  # messages a second in W2
 IDLE = 5000  # connections in W3
 WARM = 100  # connections that come and go before the baseline of W3
 WAITING = 10_000  # messages in W4
+GROUP = 500  # members in W5, all online
+CROWD = 5000  # members in W5P, of which few are online
+CROWD_ONLINE = 250
+CROWD_RATE = 20  # messages a second to them
+BESIDE_RATE = 200  # messages a second of the pair beside them
+SIZES = (10, 100, 1000, 5000)  # members of the groups in W5N
+EACH_SIZE = 20  # messages to each of them
+AWAY_CHATS = 500  # in W7
+AWAY_EACH = 100  # unread messages of each of them
 RESTARTS = 3000  # in W6; more would use up the ports of the loopback in a few runs
 RESTARTS_AT_ONCE = 10
 SENT_MAX = 10_000_000  # messages of one sender in a run, however long it is
@@ -64,6 +73,7 @@ class Cast:
 
     pairs: list[tuple[Person, Person]] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)  # of which the first of `people` is the owner
 
     @property
     def everybody(self) -> list[Person]:
@@ -156,6 +166,25 @@ async def _many(address: Address) -> Cast:
     return Cast(people=await make_people(address, IDLE))
 
 
+async def _group(address: Address) -> Cast:
+    groups, people = await make_groups(address, [GROUP], online=GROUP)
+    return Cast(people=people, groups=groups)
+
+
+async def _crowd_and_pair(address: Address) -> Cast:
+    groups, people = await make_groups(address, [CROWD], online=CROWD_ONLINE)
+    return Cast(await make_pairs(address, 1, first=CROWD), people, groups)
+
+
+async def _crowds(address: Address) -> Cast:
+    groups, people = await make_groups(address, SIZES, online=0)
+    return Cast(people=people, groups=groups)
+
+
+async def _away(address: Address) -> Cast:
+    return Cast(people=[await make_away(address, AWAY_CHATS, AWAY_EACH)])
+
+
 # Running
 
 
@@ -172,7 +201,7 @@ async def _latency(stage: Stage) -> Figures:
     """Send at a fixed rate, whatever comes back."""
     pairs = await stage.join_pairs(Sender)
     meter = Meter(stage.server)
-    late = await _send_at_rate(pairs, int(RATE * stage.secs))
+    late = await _send_at_rate(pairs, RATE, stage.secs)
     await _finish(pairs)
     received = sorted(delay for _, receiver in pairs for delay in receiver.delays)
     confirmed = sorted(delay for sender, _ in pairs for delay in sender.delays)
@@ -185,6 +214,93 @@ async def _latency(stage: Stage) -> Figures:
         "late_ms": late * 1000,
         **meter.costs(len(received)),
     }
+
+
+async def _fan_out(stage: Stage) -> Figures:
+    """Send as much as the window allows into a group whose members are all online."""
+    sender, members = await _join_group(stage, GROUP - 1)
+    meter = Meter(stage.server)
+    sender.go(SENT_MAX)
+    await asyncio.sleep(stage.secs)
+    sender.halt()
+    await _finish([(sender, member) for member in members])
+    count = sender.total * len(members)
+    seconds = meter.seconds
+    return {"deliveries_s": count / seconds, "messages_s": sender.total / seconds} | meter.costs(
+        count
+    )
+
+
+async def _beside(stage: Stage) -> Figures:
+    """See how long a pair waits for each other while a large group is written to."""
+    crowd, members = await _join_group(stage, CROWD_ONLINE)
+    pairs = await stage.join_pairs(Sender)
+    meter = Meter(stage.server)
+    late, _ = await asyncio.gather(
+        _send_at_rate(pairs, BESIDE_RATE, stage.secs),
+        _send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
+    )
+    await _finish(pairs)
+    await _finish([(crowd, member) for member in members])
+    received = sorted(pairs[0][1].delays)
+    committed = sorted(crowd.delays)
+    rows = crowd.total * (CROWD - 1)
+    return {
+        "p50_ms": _percentile(received, 0.5),
+        "p99_ms": _percentile(received, 0.99),
+        "max_ms": _percentile(received, 1),
+        "group_p50_ms": _percentile(committed, 0.5),
+        "group_p99_ms": _percentile(committed, 0.99),
+        "deliveries_s": rows / meter.seconds,
+        "late_ms": late * 1000,
+        **meter.shares(),
+    }
+
+
+async def _sizes(stage: Stage) -> Figures:
+    """Send to groups of several sizes, one message after the other."""
+    sender, _ = await _join_group(stage, 0)
+    figures: Figures = {}
+    for size, group in zip(SIZES, stage.cast.groups, strict=True):
+        sender.aim(group, "7")
+        sender.delays.clear()
+        for _ in range(EACH_SIZE):
+            sender.due.append(now())
+            sender.send_lists(1)
+            await sender.reach(sender.sent)
+        figures[f"group_{size}_ms"] = _percentile(sorted(sender.delays), 0.5)
+    return figures
+
+
+async def _catch_up(stage: Stage) -> Figures:
+    """Ask for all chats after a long absence, a hundred a page."""
+    connection = await log_in(stage.server.address, stage.cast.people[0])
+    stage.connections.append(connection)
+    delays: list[float] = []
+    chats = unread = 0
+    page = ""
+    while page is not None:
+        begin = now()
+        line = f'{{"cmd":"chats","size":100,"page":"{page}"}}\n'
+        reply = await connection.ask(line.encode())
+        delays.append(now() - begin)
+        pairs = [entry for entry in reply["result"] if entry["kind"] == "pair"]
+        chats += len(pairs)
+        unread += sum(entry["unread"] for entry in pairs)
+        page = reply.get("next")
+    # The request of each friend is unread as well.
+    if (chats, unread) != (AWAY_CHATS, AWAY_CHATS * (AWAY_EACH + 1)):
+        raise LoadFailed(f"{chats} chats with {unread} unread messages")
+    return {"page_ms": 1000 * sum(delays) / len(delays), "page_max_ms": 1000 * max(delays)}
+
+
+async def _join_group(stage: Stage, online: int) -> tuple[Sender, list[Receiver]]:
+    """Bring the owner of the first group and some of its members online."""
+    owner, *members = stage.cast.people
+    sender = await stage.join(Sender, owner)
+    sender.aim(stage.cast.groups[0], "7")
+    joins = [partial(stage.join, Receiver, member) for member in members[:online]]
+    return sender, await in_turns(joins, at_once=AT_ONCE) if joins else []
 
 
 async def _idle(stage: Stage) -> Figures:
@@ -292,15 +408,16 @@ async def _send_for(secs: float, pairs: Pairs) -> None:
     await _finish(pairs)
 
 
-async def _send_at_rate(pairs: Pairs, count: int) -> float:
-    """Send messages at `RATE`, the pairs in turn; return how late the latest was, in seconds."""
+async def _send_at_rate(pairs: Pairs, rate: int, secs: float) -> float:
+    """Send so many messages a second, the pairs in turn; return how late the latest was (s)."""
     begin, sent, late = now(), 0, 0.0
+    count = int(rate * secs)
     while sent < count:
-        due = min(count, int((now() - begin) * RATE) + 1)
+        due = min(count, int((now() - begin) * rate) + 1)
         for number in range(sent, due):
             sender, receiver = pairs[number % len(pairs)]
             at = now()
-            late = max(late, at - begin - number / RATE)
+            late = max(late, at - begin - number / rate)
             sender.due.append(at)
             receiver.due.append(at)
             sender.send_lists(1)
@@ -314,8 +431,10 @@ async def _finish(pairs: Pairs) -> None:
 
     Raises: LoadFailed when more was delivered.
     """
+    # One sender may have many receivers.
+    senders = {sender for sender, _ in pairs}
     await asyncio.gather(
-        *(sender.reach(sender.sent) for sender, _ in pairs),
+        *(sender.reach(sender.sent) for sender in senders),
         *(receiver.reach(sender.sent) for sender, receiver in pairs),
     )
     await asyncio.gather(*(receiver.fence() for _, receiver in pairs))
@@ -381,8 +500,23 @@ WORKLOADS = {
     "W2": Workload(f"{RATE:,} messages/s over {PAIRS} pairs", _pairs, _latency),
     "W3": Workload(f"{IDLE:,} idle started connections", _many, _idle),
     "W4": Workload(f"{WAITING:,} messages wait for a device that connects", _one_pair, _replay),
+    "W5": Workload(f"one sender into a group of {GROUP}, all online", _group, _fan_out),
+    "W5P": Workload(
+        f"a pair at {BESIDE_RATE}/s beside a group of {CROWD:,} ({CROWD_ONLINE} online) "
+        f"at {CROWD_RATE}/s",
+        _crowd_and_pair,
+        _beside,
+    ),
+    "W5N": Workload(
+        "one message after the other to groups of 10, 100, 1,000 and 5,000", _crowds, _sizes
+    ),
     "W6": Workload(
         f"connect, restart, ready, close; {RESTARTS_AT_ONCE} at a time", _pairs, _restarts
+    ),
+    "W7": Workload(
+        f"{AWAY_CHATS} chats with {AWAY_EACH} unread messages each, by pages of 100",
+        _away,
+        _catch_up,
     ),
     "W9": Workload(
         f"a heartbeat every 10 ms beside {2 * PAIRS} logins at bcrypt cost 10, then beside W1",

@@ -63,6 +63,11 @@ def pushd(
         "log.level": log_level,
     }
     loaded = _load(file, flags, failure=BAD_CONFIG)
+    if loaded.metrics.listen:
+        from .exporter import missing
+
+        if missing():
+            fail(missing(), BAD_CONFIG)
     if check_config:
         click.echo("the settings are good")
         return

@@ -41,10 +41,11 @@ from typing import Any, Self, TypedDict, Unpack
 
 import msgspec
 
-from .calls import Calls, given
+from .calls import given
 from .errors import LineTooLong
 from .inbox import Inbox, Info, Message
 from .link import (
+    UNANSWERED,
     ClientClosed,
     ClientError,
     CommandError,
@@ -59,6 +60,7 @@ from .link import (
 )
 from .outgoing import MAX_LINE, Draft, cut_into_frames, decode_ids, encode_draft
 from .status import Status
+from .transfer import TransferError, Transfers, info_of
 
 __all__ = [
     "Client",
@@ -75,6 +77,8 @@ __all__ = [
     "Replaced",
     "SessionEnded",
     "SignedOut",
+    "TransferError",
+    "info_of",
 ]
 
 log = logging.getLogger("pushd.client")
@@ -134,7 +138,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_any = msgspec.json.Decoder().decode
 
 
-class Client(Calls):
+class Client(Transfers):
     """Keep one device of one account connected to a server.
 
     Use it as an asynchronous context manager, or call `open` and `close`. The first connection
@@ -377,6 +381,19 @@ class Client(Calls):
         line = b'{"status":1,"pushId":"","id":%d,"message":[%b]}\n' % (number, body)
         frame = await self._submit(Request(number, line, repeatable=True))
         return decode_ids(frame.result)
+
+    def mark_read(self, chat_id: str = "", *, user_id: str = "", msg_id: str = "") -> None:
+        """Move one's read mark in a group, or in the chat with a user, forward.
+
+        To `msg_id` if given, else to the newest message that this device has acked. It is not
+        confirmed, and lost while disconnected: whoever reads on marks again.
+        """
+        link = self._link
+        if link is None or not self._ready or link.finished:
+            return
+        ack = {"fromId": user_id, "toId": self.user_id, "chatId": chat_id, "content": "ok"}
+        frame = {"id": UNANSWERED, "message": {**ack, **given(msgId=msg_id)}}
+        self._write(link, _encode(frame) + b"\n")
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield the device's messages in order, each once, over all breaks; starts the device.

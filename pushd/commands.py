@@ -22,6 +22,7 @@ from .clock import Clock, Dates
 from .config import Config
 from .errors import BadField, PushdError, Refusal, TooMany
 from .hub import Hub
+from .jobs import Jobs
 from .limits import Budget, Penalties
 from .media import Media
 from .model import Frame, Maybe, Natural, StatsOut
@@ -29,6 +30,7 @@ from .passwords import Hasher, Turns
 from .session import Session
 from .status import Status
 from .store import Store
+from .store.health import Census
 
 log = structlog.get_logger("pushd.commands")
 
@@ -102,7 +104,7 @@ class Command:
 
 
 class Control(Protocol):
-    """What an operator may ask of the running server; nothing of it waits."""
+    """What an operator may ask of the running server; nothing waits but for the store."""
 
     def stats(self) -> StatsOut:
         """Give the counters, without those of the store."""
@@ -115,6 +117,12 @@ class Control(Protocol):
 
     def sent(self, devices: Collection[int], message: int) -> Mapping[int, tuple[int, int]]:
         """Give when a message was first written to these devices (ms), and how often."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Give what the server tells of itself, by the names of the metrics."""
+
+    async def census(self) -> Census:
+        """Give what waits in the store, as it was a few seconds ago at most."""
 
     def log_level(self, level: str = "") -> str:
         """Change the level of the log, if one is given; gives the one that holds."""
@@ -143,6 +151,7 @@ class Context:
     token: Callable[[], str]  # makes a pushId
     turns: Turns = field(default_factory=Turns)
     attempts: Attempts = field(default_factory=Attempts)
+    jobs: Jobs = field(default_factory=Jobs)
     control: Control = field(init=False)  # set by the server, once it serves
     reload: Callable[[], Awaitable[object]] = _nothing_to_reload
     table: Mapping[str, Command] = field(default_factory=dict)

@@ -206,6 +206,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ] = 100
     groups: Annotated[int, within(1, _MILLION, "an hour", "New groups per account")] = 50
     files: Annotated[int, within(1, _MILLION, "an hour", "Saved files per account")] = 600
+    typing: Annotated[int, within(1, _MILLION, "a minute", "Signs of typing per account")] = 120
     messages: Annotated[
         int, within(0, _MILLION, "a second", "Messages per account; 0 sets no limit")
     ] = 0
@@ -316,6 +317,17 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told to Prometheus and to health checks, by HTTP."""
+
+    listen: Annotated[
+        str, about("Where /metrics, /healthz and /readyz are, as in 127.0.0.1:9528; empty: nowhere")
+    ] = ""
+    refresh_seconds: Annotated[
+        float, within(0, 3600, "seconds", "How old what the store is asked for may be")
+    ] = 5.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, by section; `files` are those that were read, and no setting."""
 
@@ -328,6 +340,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     audit: Audit = msgspec.field(default_factory=Audit)
     trace: Trace = msgspec.field(default_factory=Trace)
     log: Log = msgspec.field(default_factory=Log)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
     files: tuple[str, ...] = ()
 
 
@@ -341,6 +354,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "audit": Audit,
     "trace": Trace,
     "log": Log,
+    "metrics": Metrics,
 }
 
 SETTINGS: dict[str, Setting] = {setting.key: setting for setting in rows(_SECTIONS)}
@@ -605,6 +619,11 @@ def _check_listen(addresses: tuple[str, ...]) -> None:
         parsed.add(address)
 
 
+def _check_address(text: str) -> None:
+    if text:
+        parse_address(text)
+
+
 def _check_data(path: str) -> None:
     if not path:
         raise ValueError("must not be empty")
@@ -628,6 +647,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "server.data": _check_data,
     "server.zone": _check_zone,
     "auth.reserved_names": _check_names,
+    "metrics.listen": _check_address,
 }
 
 
@@ -675,6 +695,13 @@ def _cross_checks(layers: _Layers) -> Iterator[str]:
             yield f"{low_origin}: {small}: {low} is more than {large} ({high}, {high_origin})"
         else:
             yield f"{high_origin}: {large}: {high} is less than {small} ({low}, {low_origin})"
+    (days, origin), (least, _) = (
+        layers.values["store.history_days"],
+        layers.values["limits.client_id_days"],
+    )
+    if 0 < days < least:
+        # A repeat is known by the message that it repeats.
+        yield f"{origin}: store.history_days: {days} is less than limits.client_id_days ({least})"
     for small, large in _IN_BASE64:
         (low, low_origin), (high, high_origin) = layers.values[small], layers.values[large]
         need = (low + 2) // 3 * 4 + _REST_OF_LINE

@@ -31,7 +31,7 @@ from .outbox import Outbox
 from .protocol import Splitter
 from .service import Service
 from .session import Session, State
-from .sockets import peer_address, tune
+from .sockets import listener_kind, peer_address, tune
 from .status import Status
 from .store import Post
 
@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         "_splitter",
         "_yielding",
         "due",
+        "kind",
         "session",
         "transport",
     )
@@ -128,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._grown = 0  # its bytes when it was last looked at
         self._grown_at = 0.0
         self.due = 0  # when the sweep looks next
+        self.kind = ""  # of the listener it came by
         self.session: Session
         self.transport: asyncio.Transport
 
@@ -137,6 +139,7 @@ class Connection(asyncio.Protocol):
         """Begin; a connection over a limit is told so and closed."""
         self.transport = cast(asyncio.Transport, transport)
         address = peer_address(transport)
+        self.kind = listener_kind(transport)
         tune(transport)
         limits = self._service.limits
         self.transport.set_write_buffer_limits(high=limits.packet)
@@ -158,6 +161,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in and handle the lines that are complete."""
+        self._service.stats.bytes_in += len(data)
         if self._ending:
             return
         self._splitter.feed(data)
@@ -265,6 +269,8 @@ class Connection(asyncio.Protocol):
                 line = self._splitter.rest(limit)
         except LineTooLong as problem:
             self._splitter.clear()
+            self._service.stats.bad += 1
+            self._service.stats.count(problem.status)
             self._finish(protocol.error(self.session.push_id, problem))
             return None
         return line
@@ -274,12 +280,16 @@ class Connection(asyncio.Protocol):
         if not line or line.isspace():
             self._bad = 0
             return
-        self._service.stats.frames += 1
+        stats = self._service.stats
+        stats.frames += 1
         try:
             frame = protocol.decode_frame(line)
         except Refusal as problem:
+            stats.bad += 1
             self._refuse(problem.frame_id, problem)
             return
+        if not self.session.proven:
+            self._prove(frame)
         message = frame.message
         if type(message) is list and frame.cmd is UNSET:
             self._list(frame, message)
@@ -288,10 +298,19 @@ class Connection(asyncio.Protocol):
         elif message == "ok":
             self._ack(frame)
         elif not message:
+            stats.heartbeats += 1
             self._reply(protocol.reply(self.session.push_id, "", frame.id))
         else:
+            stats.bad += 1
             known = 'message is "", "start", "restart", "ok", a list or an ack'
             self._refuse(frame.id, BadField("message", known))
+
+    def _prove(self, frame: Frame) -> None:
+        """Look whether the client of a new device has got to know its pushId."""
+        session = self.session
+        if session.actor is not None and frame.push_id and frame.push_id == session.push_id:
+            session.proven = True
+            self._service.ctx.store.prove(session.actor)
 
     def _list(self, frame: Frame, messages: list[MessageIn]) -> None:
         """Add a list to the open unit, or refuse it."""
@@ -303,6 +322,7 @@ class Connection(asyncio.Protocol):
             made = drafts(messages, actor.account, self._service.limits)
             self._service.spend_messages(session, made)
         except Refusal as problem:
+            self._service.stats.lists += 1
             self._refuse(frame.id, problem)
             return
         if self._post is None:
@@ -315,6 +335,7 @@ class Connection(asyncio.Protocol):
         post, self._post = self._post, None
         if post is None:
             return
+        self._service.stats.lists += len(post.tags)
         post.slot = slot = Slot()
         self._slots.append(slot)
         self._service.ctx.store.post(post)
@@ -325,10 +346,12 @@ class Connection(asyncio.Protocol):
         if self._shut:
             return
         push_id = self.session.push_id
+        stats = self._service.stats
         replies: list[bytes] = []
         bad: list[bool] = []
         if post.error is not None:
             problem = _refusal_of(post.error)
+            stats.refusals[problem.status] += len(post.tags)
             replies = [protocol.error(push_id, problem, tag) for tag in post.tags]
             bad = [False] * len(replies)
         else:
@@ -337,10 +360,12 @@ class Connection(asyncio.Protocol):
                 first = results[0]
                 if type(first) is Accepted:
                     accepted = cast(list[Accepted], results)
+                    stats.confirmed += len(accepted)
                     replies.append(protocol.accepted_list(push_id, accepted, tag, dates))
                     bad.append(False)
                 else:
                     failures = cast(list[Failed], results)
+                    stats.count(failures[0].status)
                     replies.append(protocol.refused_list(push_id, failures, tag))
                     bad.append(failures[0].status in BAD)
         slot = cast(Slot, post.slot)
@@ -352,6 +377,7 @@ class Connection(asyncio.Protocol):
     def _ack(self, frame: Frame) -> None:
         """Take an ack of a packet: never answered, and never more than was sent here."""
         self._bad = 0
+        self._service.stats.acks += 1
         outbox, actor = self.session.outbox, self.session.actor
         if outbox is None or actor is None:
             return
@@ -396,10 +422,13 @@ class Connection(asyncio.Protocol):
             # As before a login, with the time that one has then.
             self._opened = service.now()
             service.schedule(self, self._deadline())
+        name = frame.cmd if frame.cmd in service.ctx.table else "unknown"
+        service.stats.count_command(cast(str, name), reply.status)
         self._end_barrier(reply)
 
     async def _run_gate(self, frame: Frame) -> None:
         gate = GATES[cast(str, frame.message)]
+        self._service.stats.gates[cast(str, frame.message)] += 1
         try:
             if self._refusing:
                 raise RESTARTING
@@ -414,6 +443,7 @@ class Connection(asyncio.Protocol):
 
     async def _run_read(self, frame: Frame) -> None:
         reply = Reply(b"")
+        self._service.stats.reads += 1
         try:
             await mark_read(self._service.ctx, self.session, cast(AckIn, frame.message))
         except PushdError as problem:
@@ -445,6 +475,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, frame_id: FrameId, problem: PushdError) -> None:
         reply = self._refusal(frame_id, problem)
+        self._service.stats.count(problem.status)
         self._reply(reply.data, reply.status)
 
     def _reply(self, data: bytes, status: int = 1) -> None:
@@ -504,7 +535,9 @@ class Connection(asyncio.Protocol):
         if outbox is not None and not (self._gate or self._paused_at):
             self._pack(outbox, out)
         if out:
-            self.transport.write(b"".join(out) if len(out) > 1 else out[0])
+            data = b"".join(out) if len(out) > 1 else out[0]
+            self._service.stats.bytes_out += len(data)
+            self.transport.write(data)
             out.clear()
         if outbox is not None and outbox.wants_page and not self._gate:
             self._service.spawn(self._read_page(self.session, outbox))
@@ -610,6 +643,7 @@ class Connection(asyncio.Protocol):
         if transport.is_closing():
             return
         if data:
+            self._service.stats.bytes_out += len(data)
             transport.write(data)
         self._shut_at = self._service.now()
         if self._eof:

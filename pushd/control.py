@@ -15,16 +15,18 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from . import __version__, log, protocol
 from .clock import Clock
 from .connection import Connection
 from .errors import Refusal
+from .metrics import Sources, snapshot
 from .model import Frame, StatsOut
-from .service import Service
 from .session import Session, State
 from .sockets import peer_process
 from .status import Status
+from .store.health import Census
 
 HOUR = 3600.0
 
@@ -111,8 +113,9 @@ class ControlSocket:
 class Running:
     """The running server, as the operator's rows see it."""
 
-    def __init__(self, service: Service, clock: Clock, stop: Callable[[], None]) -> None:
-        self._service = service
+    def __init__(self, sources: Sources, clock: Clock, stop: Callable[[], None]) -> None:
+        self._sources = sources
+        self._service = sources.service
         self._clock = clock
         self._began = clock.now()
         self._began_at = clock.wall()
@@ -158,6 +161,15 @@ class Running:
                 when, times = found.get(device, (at, 0))
                 found[device] = when, times + 1
         return found
+
+    def metrics(self) -> dict[str, Any]:
+        """Give what the server tells of itself, by the names of the metrics."""
+        return snapshot(self._sources)
+
+    async def census(self) -> Census:
+        """Give what waits in the store, as it was a few seconds ago at most."""
+        await self._sources.health.refresh()
+        return self._sources.health.census
 
     def log_level(self, level: str = "") -> str:
         """Change the level of the log, if one is given; gives the one that holds."""

@@ -34,6 +34,7 @@ class Hub:
         self._dates = dates
         self._devices: dict[int, Session] = {}  # started devices
         self._accounts: dict[int, list[Session]] = {}  # every session with a login
+        self.sessions = 0  # with a login
         self._watchers: dict[int, set[Session]] = {}  # who is told of an account's presence
 
     # --- sessions -------------------------------------------------------------------------
@@ -42,6 +43,7 @@ class Hub:
         """Register a login."""
         session.login(actor)
         self._accounts.setdefault(actor.account, []).append(session)
+        self.sessions += 1
 
     def bind(self, session: Session, bound: Bound, push_id: str, outbox: Outbox) -> None:
         """Register a started device; a session that had it before is replaced at once."""
@@ -57,6 +59,7 @@ class Hub:
         self._devices[device] = session
         if fresh:
             self._accounts.setdefault(bound.actor.account, []).append(session)
+            self.sessions += 1
         if not was_online and session.show_presence:
             self._announce(bound.actor.account, online=True)
 
@@ -107,6 +110,10 @@ class Hub:
         """Give the sessions of an account."""
         return list(self._accounts.get(account, ()))
 
+    def started(self) -> list[Session]:
+        """Give the sessions of all devices that are connected."""
+        return list(self._devices.values())
+
     def devices(self) -> list[int]:
         """Give all devices that are connected."""
         return list(self._devices)
@@ -128,6 +135,7 @@ class Hub:
             del self._devices[device]
         sessions = self._accounts[account]
         sessions.remove(session)
+        self.sessions -= 1
         if not sessions:
             del self._accounts[account]
         if device and session.show_presence and not quietly and not self.online(account):

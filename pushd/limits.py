@@ -87,6 +87,7 @@ class Budget:
     def __init__(self, count: int, seconds: float, keys: int) -> None:
         self.count = count
         self.seconds = seconds
+        self.refused = 0  # how often there was none left
         # The state is the time at which the key is wholly free again.
         self._table: _Table[float] = _Table(keys, lambda free_at: free_at)
 
@@ -100,7 +101,9 @@ class Budget:
         budget, but it is not refused for ever.
         """
         wait = self.peek(key, now, amount)
-        if not wait and self.count:
+        if wait:
+            self.refused += 1
+        elif self.count:
             self._table.put(key, self._free_at(key, now) + self._price(amount), now)
         return wait
 
@@ -168,6 +171,7 @@ class Penalties:
         self.memory = memory
         self.crowd = crowd  # failures a minute over all addresses before an account gets slower
         self.slowest = slowest
+        self.refused = 0  # attempts that had to wait; counted by whoever refuses
         self.trust = trust  # for how long an address that succeeded is trusted
         self._guesses: _Table[_Guesses] = _Table(keys, lambda guesses: guesses.forgotten_at)
         self._crowds: _Table[_Crowd] = _Table(keys, lambda crowd: crowd.ends_at)

@@ -34,6 +34,10 @@ MAX_REPLY = 4 * 1024 * 1024
 LAST_WORDS = 5.0
 
 
+# The `id` of lines that are answered only when they are refused, which changes nothing.
+UNANSWERED = "unanswered"
+
+
 class ClientError(PushdError):
     """What a client raises.
 
@@ -41,6 +45,7 @@ class ClientError(PushdError):
      +-- CommandError      the server refused the request; the client goes on
      +-- Disconnected      the connection broke; whether the request was served is unknown
      +-- ClientClosed      the client was closed
+     +-- TransferError     a file cannot be sent, or did not come whole (`transfer`)
      +-- SessionEnded      the server ended the session; this client is of no more use
           +-- Replaced     the same pushId came up on another connection (11000)
           +-- SignedOut    the pushId is dead: log in again (11001)
@@ -343,6 +348,9 @@ class Link(asyncio.Protocol):
             self._handle(self, frame)
 
     def _answer(self, frame: Frame) -> None:
+        if frame.id == UNANSWERED:
+            log.debug("a line was refused, status %d", frame.status)
+            return
         if not self.pending:
             # Last words to nobody in particular, such as a refusal to serve at all.
             self.retry_after = max(self.retry_after, frame.retry_after)

@@ -30,9 +30,9 @@ import secrets
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,7 @@ class Media:
         self._decoding = threading.Lock()
         self._hashes: dict[str, Hashes] = {}  # of uploads, as far as they were written here
         self._keeping = threading.Lock()  # of the line above
+        self._holders = 0  # backups that need every file that there is
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="media")
 
     def open(self) -> None:
@@ -138,7 +139,7 @@ class Media:
         try:
             for folder in (self._parts.parent, self._parts, self._tmp):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync_folder(folder.parent)
+                sync_folder(folder.parent)
             _unlink(*self._tmp.iterdir())
             probe = self._new_temp()
             _write_new(probe, b"")
@@ -218,8 +219,18 @@ class Media:
     # --- upkeep ---------------------------------------------------------------------------
 
     async def remove(self, path: str) -> None:
-        """Remove a file whose row is gone."""
-        await self._run(_unlink, self._place(path))
+        """Remove a file whose row is gone; while files are held it becomes a stray instead."""
+        if not self._holders:
+            await self._run(_unlink, self._place(path))
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let no file go, so that all stay to which the store refers at any moment in between."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
 
     async def remove_upload(self, upload: str) -> None:
         """Remove the bytes of an upload whose row is gone or finished."""
@@ -290,7 +301,7 @@ class Media:
         else:
             hashes = Hashes()
             _write_new(path, data)
-            _sync_folder(self._parts)
+            sync_folder(self._parts)
         if hashes is not None and hashes.size == offset:
             hashes.update(data)
             self._keep_hashes(upload, hashes)
@@ -336,7 +347,7 @@ class Media:
                 temp = self._new_temp()
                 self._copy(path, temp)
                 os.replace(temp, path)
-                _sync_folder(self._parts)
+                sync_folder(self._parts)
             file = path.open("r+b")
         except FileNotFoundError:
             raise _lost(path) from None
@@ -524,11 +535,11 @@ def _publish(data: Path, fresh: Fresh) -> None:
         folder = target.parent
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         os.replace(temp, target)
         # If both are names of one file, POSIX has the rename do nothing.
         _unlink(temp)
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def _read(path: Path, offset: int, length: int) -> str:
@@ -587,7 +598,8 @@ def _sync(file: io.BufferedRandom | io.BufferedWriter) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -5,7 +5,7 @@ wrong type names its field), records of the store, and results as they go out. O
 are camelCase. Absent, `null` and `""` mean the same for optional fields of the wire.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -364,6 +364,22 @@ class SessionOut(Struct, rename="camel"):
     bytes: int
 
 
+class QueueOut(Struct, rename="camel"):
+    """A queue in which messages wait; `device_id` is empty while the account has no device."""
+
+    user_id: str
+    device_id: str
+    waiting: int
+
+
+class TopOut(Struct, rename="camel"):
+    """What `pushctl top` compares: all metrics, the devices most behind, and the longest queues."""
+
+    metrics: dict[str, Any]
+    slowest: list[SessionOut]
+    queues: list[QueueOut]
+
+
 class EvictedOut(Struct, rename="camel"):
     """How many connections were closed, and whose they were if a user was named."""
 
@@ -452,7 +468,7 @@ class TraceOut(Struct, rename="camel"):
     next: str
 
 
-class QueueOut(Struct, rename="camel"):
+class WaitingOut(Struct, rename="camel"):
     """What waits for a device; `deviceId` is "" for the line of an account without one."""
 
     user_id: str

@@ -57,6 +57,11 @@ class Hasher:
         # Sound, and the hash of nothing: as dear to check as a real one, and never right.
         self._dummy = bcrypt.gensalt(cost) + b"." * 31
 
+    @property
+    def jobs(self) -> int:
+        """How many passwords are being hashed or wait for that."""
+        return self._jobs
+
     async def hash(self, password: bytes) -> bytes:
         """Return a new hash of a password of at most 72 bytes.
 

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import gc
 import os
+import platform
 import resource
 import secrets
 import signal
@@ -29,11 +30,14 @@ from .config import Config, control_path, parse_address
 from .connection import Connection
 from .control import ControlConnection, ControlSocket, Running
 from .errors import PushdError, StoreError, StoreFailed
+from .exporter import Exporter, missing
 from .handlers.file import sweep
 from .handlers.operator import write_attempts
+from .health import Health
 from .hub import Hub
 from .limits import Budget, Penalties
 from .media import Media
+from .metrics import Sources
 from .passwords import Hasher
 from .service import SWEEP, Service
 from .store import Store
@@ -48,7 +52,7 @@ AUDIT_PERIOD = 5.0
 # How often old things are removed, and how many rows at a time.
 MAINTENANCE = HOUR
 MAINTENANCE_ROWS = 1000
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # Descriptors that stay for the store when clients take all they can get.
 RESERVED_FILES = 64
 
@@ -65,6 +69,7 @@ class Server:
         self.clock = clock or Clock()
         self.addresses: list[str] = []  # what is listened on, with real ports
         self.service: Service
+        self.health: Health
         self._stop: asyncio.Event
         self._stops = 0  # how many signals asked to stop
         self._listeners: list[asyncio.Server] = []
@@ -109,9 +114,13 @@ class Server:
         ctx = self._context(store, hasher, media)
         self.service = service = Service(ctx, loop)
         writer = store.start(ctx.hub.deliver)
-        ctx.control = Running(service, self.clock, self.stop)
+        self.health = Health(service, refresh=self.config.metrics.refresh_seconds)
+        sources = Sources(service, self.health, self._build())
+        ctx.control = Running(sources, self.clock, self.stop)
         await self._listen(loop, service)
         await self._listen_for_control(loop, service)
+        exporter = self._export(loop, sources)
+        self.health.watch(loop)
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_stop_signal)
@@ -146,6 +155,11 @@ class Server:
                 self._control.remove()
             for peer in tuple(service.connections):
                 peer.abort()
+            if exporter is not None:
+                await exporter.close()
+            self.health.close()
+            # It uses the store, which is closed next.
+            await ctx.jobs.close()
 
     def _context(self, store: Store, hasher: Hasher, media: Media) -> Context:
         limits = self.config.limits
@@ -159,6 +173,7 @@ class Server:
             "friend_requests": (limits.friend_requests, HOUR),
             "groups": (limits.groups, HOUR),
             "files": (limits.files, HOUR),
+            "typing": (limits.typing, MINUTE),
         }
         return Context(
             store=store,
@@ -176,6 +191,30 @@ class Server:
             token=lambda: secrets.token_urlsafe(18),
             table=handlers.table(),
         )
+
+    def _build(self) -> dict[str, str]:
+        """Give what the running program is made of."""
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "loop": self.config.server.loop,
+        }
+
+    def _export(self, loop: asyncio.AbstractEventLoop, sources: Sources) -> Exporter | None:
+        """Serve the metrics, if that is wanted."""
+        address = self.config.metrics.listen
+        if not address:
+            return None
+        if missing():
+            raise ListenError(missing())
+        try:
+            exporter = Exporter(address, sources, loop)
+        except OSError as problem:
+            reason = os.strerror(problem.errno) if problem.errno else str(problem)
+            raise ListenError(f"metrics.listen: {address}: cannot listen: {reason}") from None
+        log.info("metrics", listen=exporter.address)
+        return exporter
 
     async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
         backlog = self.config.server.backlog
@@ -213,6 +252,7 @@ class Server:
         deadline = self.clock.now() + self.config.server.stop_seconds
         for listener in self._listeners:
             listener.close()
+        service.ctx.jobs.cancel()
         service.refuse_new_work()
         await _until(lambda: service.finished, self.clock, deadline - 2.0)
         service.shut_down()
@@ -245,6 +285,7 @@ class Server:
 
     async def _maintain(self, store: Store) -> None:
         """Remove what is too old, in small steps."""
+        await self._forget(store)
         queue, limits = self.config.queue, self.config.limits
         online = self.service.ctx.hub.devices()
         for start in range(0, len(online), MAINTENANCE_ROWS):
@@ -252,7 +293,6 @@ class Server:
         now = self.clock.wall()
         old_client_ids = now - limits.client_id_days * DAY_MS
         steps: list[Callable[[], Any]] = [
-            partial(store.messages.expire_queues, now - queue.days * DAY_MS, 10),
             partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
             partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
             partial(store.audit.trim, MAINTENANCE_ROWS),
@@ -262,6 +302,19 @@ class Server:
         for step in steps:
             while await step():
                 await self.clock.sleep(0.01)
+
+    async def _forget(self, store: Store) -> None:
+        """Let queues expire, then history, then messages that have had an end of their own."""
+        config, now, retention = self.config, self.clock.wall(), store.retention
+        queues = now - config.queue.days * DAY_MS
+        history = now - config.store.history_days * DAY_MS if config.store.history_days else 0
+        # An hour ahead: what moves from queue to queue meanwhile is found before its message goes.
+        await retention.expire_queues(max(queues, history + HOUR_MS if history else 0))
+        if history:
+            await retention.forget(history)
+        # Repeats of a message are known by it, and a queue names it, for so long.
+        kept = max(config.queue.days, config.limits.client_id_days)
+        await retention.forget_expired(now - kept * DAY_MS - HOUR_MS)
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         """Do something now and then for as long as the server runs; what fails is tried again."""

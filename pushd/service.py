@@ -23,27 +23,80 @@ SWEEP = 0.25
 MOST_OPERATORS = 32
 
 
-class Stats:
-    """Plain counters; read by whoever reports."""
+# What becomes of a login, by the status of its reply; any other is "refused".
+LOGINS = {
+    int(Status.SUCCESS): "ok",
+    int(Status.ERROR_PASSWORD): "wrong_password",
+    int(Status.NULL_USER): "unknown_user",
+    int(Status.TOO_MANY): "limited",
+}
 
-    __slots__ = ("accepted", "delivered", "frames", "refusals")
+
+class Stats:
+    """Plain counters since the start; read by whoever reports, from any thread.
+
+    Every table is bounded: its keys are kinds, statuses or commands that there are.
+    """
+
+    __slots__ = (
+        "accepted",
+        "acks",
+        "bad",
+        "bytes_in",
+        "bytes_out",
+        "closed",
+        "commands",
+        "confirmed",
+        "delivered",
+        "frames",
+        "gates",
+        "heartbeats",
+        "lists",
+        "logins",
+        "opened",
+        "reads",
+        "refusals",
+    )
 
     def __init__(self) -> None:
         self.frames = 0  # lines that were no blank ones
         self.accepted = 0  # connections
-        self.delivered = 0  # messages written to devices
+        self.opened: Counter[str] = Counter()  # the same by the kind of the listener
+        self.closed: Counter[str] = Counter()  # connections that are gone
+        self.bytes_in = 0
+        self.bytes_out = 0
+        # Lines by what they were
+        self.heartbeats = 0
+        self.lists = 0
+        self.acks = 0  # the "ok" for a packet
+        self.reads = 0  # ack objects
+        self.bad = 0  # no frame at all
+        self.gates: Counter[str] = Counter()  # start and restart
+        self.commands: Counter[str] = Counter()  # by name; all that are unknown together
+        # Messages
+        self.confirmed = 0  # to their senders, repeats included
+        self.delivered = 0  # written to devices
+        # Outcomes
         self.refusals: Counter[int] = Counter()  # replies by status, success left out
+        self.logins: Counter[str] = Counter()  # by outcome, see LOGINS
 
     def count(self, status: int) -> None:
-        """Count a reply."""
-        if status != Status.SUCCESS:
+        """Count a reply; 0 is an empty list and no refusal."""
+        if status not in (Status.SUCCESS, Status.FAILURE):
             self.refusals[status] += 1
+
+    def count_command(self, name: str, status: int) -> None:
+        """Count a command that was answered; `name` is one of the table, or "unknown"."""
+        self.commands[name] += 1
+        if name == "login":
+            self.logins[LOGINS.get(status, "refused")] += 1
 
 
 class Peer(Protocol):
     """A connection, as the service sees it."""
 
     due: int
+    kind: str
     session: Session
 
     def flush(self) -> None:
@@ -91,6 +144,11 @@ class Service:
         """True when the store should be handed no more."""
         return self.ctx.store.writer.saturated
 
+    @property
+    def messages_refused(self) -> int:
+        """How often the budget of messages was used up."""
+        return self._messages.refused
+
     def now(self) -> float:
         """Give monotonic seconds."""
         return self.ctx.clock.now()
@@ -103,10 +161,16 @@ class Service:
     def admit(self, peer: Peer, address: str) -> Refusal | None:
         """Count a connection; gives why it must go at once, if it must."""
         self.stats.accepted += 1
+        self.stats.opened[peer.kind] += 1
         self.connections.add(peer)
         self._per_address[address] += 1
-        if peer.session.operator:
-            self.operators += 1
+        self.operators += peer.session.operator
+        refusal = self._refusal(peer, address)
+        if refusal is not None:
+            self.stats.count(refusal.status)
+        return refusal
+
+    def _refusal(self, peer: Peer, address: str) -> Refusal | None:
         if self.draining:
             return Refusal(Status.RESTARTING, retry_after=3)
         if peer.session.operator:
@@ -124,6 +188,7 @@ class Service:
         self.leave(peer)
         if peer in self.connections:
             self.connections.remove(peer)
+            self.stats.closed[peer.kind] += 1
             self.operators -= peer.session.operator
             self._buckets.get(peer.due, set()).discard(peer)
             address = peer.session.address

@@ -69,6 +69,7 @@ class Session:
         "number",
         "operator",
         "outbox",
+        "proven",
         "push_id",
         "read_receipts",
         "show_presence",
@@ -87,6 +88,7 @@ class Session:
         self.actor: Actor | None = None  # the login, None without one
         self.push_id = ""  # the secret of the device, "" without one
         self.outbox: Outbox | None = None  # the device's window, None without one
+        self.proven = True  # the client has shown that it knows the pushId, or there is none
         self.heartbeat = heartbeat  # seconds the client keeps
         self.accepts = 0  # bits of ACCEPTS
         self.show_presence = True  # as the account has chosen

@@ -32,6 +32,14 @@ def peer_address(transport: asyncio.BaseTransport) -> str:
     return str(mapped or address)
 
 
+def listener_kind(transport: asyncio.BaseTransport) -> str:
+    """Tell what kind of listener a connection came by: tcp, tls or control."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return "control"
+    return "tls" if transport.get_extra_info("ssl_object") is not None else "tcp"
+
+
 def peer_process(transport: asyncio.BaseTransport) -> tuple[int, int]:
     """Give the process and the user at the other end of a Unix socket; -1 for neither known."""
     sock = transport.get_extra_info("socket")

@@ -962,3 +962,43 @@ async def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None
         shown = caplog.text + repr([client, got, draft, *draft.infos, client._link])
     for secret in (PASSWORD, "known", "diary"):
         assert secret not in shown
+
+
+# Read marks
+
+
+async def test_mark_read_names_the_chat() -> None:
+    """A read mark names the peer or the group, and a message if it is to move only so far."""
+    async with resumed() as (server, client):
+        client.mark_read(user_id="10002")
+        client.mark_read("g1", msg_id="7")
+        await client.ping()
+        first, second = [frame["message"] for frame in server.frames("ack")]
+        assert (first["fromId"], first["toId"], first["content"]) == ("10002", "10001", "ok")
+        assert "msgId" not in first
+        assert (second["chatId"], second["msgId"]) == ("g1", "7")
+
+
+async def test_refused_read_mark_answers_nothing() -> None:
+    """The refusal of a read mark is not taken for the answer of what was asked behind it."""
+    async with resumed() as (server, client):
+        server.hold_replies()
+        client.mark_read("g1")
+        [frame] = await server.wait_received("ack")
+        answer = asyncio.create_task(client.ping("x"))
+        await server.wait_received("ping")
+        server.say({"status": 4005, "pushId": "known", "message": "no", "id": frame["id"]})
+        server.release_replies()
+        assert await answer == "x"
+
+
+async def test_mark_read_while_disconnected() -> None:
+    """A read mark is lost while there is no connection, and is no error."""
+    time = VirtualTime(instant=0)
+    async with resumed(time) as (server, client):
+        server.cut()
+        await disconnected(client, time)
+        client.mark_read("g1")
+        time.advance(5)
+        await reconnected(server, client, 2)
+        assert not server.frames("ack")

@@ -20,8 +20,8 @@ from pushd.ctl.looking import _since
 from pushd.ctl.progress import Progress, counted
 from pushd.ctl.table import Line, Listing, Record, duration, size, title, width
 
-NO_SERVER = {"chat", "config", "ping"}
-ARGUMENTS = {"disable", "enable", "reset_password", "unregister"}
+NO_SERVER = {"chat", "compact", "config", "ping", "restore"}
+ARGUMENTS = {"backup", "disable", "enable", "reset_password", "unregister"}
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ from pushd.status import Status
 from pushd.store import Post, Store
 from pushd.store.journal import Journal
 from tests.conformance.process import Process
+from tests.conformance.scrape import METRICS, get, series
 from tests.conformance.wire import Closed, Frame, Wire, text
 
 FILE = "pushd.db"
@@ -217,7 +218,7 @@ async def test_a_full_disk_refuses_and_recovers(start: StartServer, small_disk: 
     """
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (3 << 20))
-    own = start(folder=small_disk, store_reserve=1 << 20, store_checkpoint_pages=200)
+    own = start(folder=small_disk, store_reserve=1 << 20, store_checkpoint_pages=200, **METRICS)
     a, b = await own.dial.pair()
     confirmed: list[str] = []
     assert (await fill(a, b.user_id, confirmed))["status"] == Status.DISK_FULL
@@ -236,6 +237,7 @@ async def test_a_full_disk_refuses_and_recovers(start: StartServer, small_disk: 
         assert reply["status"] == Status.DISK_FULL
         reply = await a.send([text(b.user_id, "there is space again")])
     assert reply["status"] == 1
+    assert await get(own, "/readyz") == (200, "ok\n")
     got += [message["info"][0]["content"] for message in await b.take(len(confirmed) - 99)]
     assert got == [*confirmed, "there is space again"]
     assert own.stop() == 0
@@ -260,6 +262,9 @@ async def _works_while_full(own: Process, a: Wire, b: Wire) -> None:
     resumed, reply = await own.dial.resume(b.push_id)
     assert reply["queued"] > 0
     resumed.close()
+    status, reason = await get(own, "/readyz")
+    assert (status, "full" in reason) == (503, True)
+    assert (await series(own))["pushd_disk_full"] == 1
 
 
 class Moved(Clock):

@@ -23,6 +23,7 @@ TABLE = {
     "errors": "status",
     "clock": "",
     "sockets": "",
+    "histogram": "",
     "audit": "",
     "encoding": "",
     "settings": "",
@@ -39,32 +40,43 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "audit clock config draft encoding errors model names outbox status",
+    "store": "audit clock config draft encoding errors histogram model names outbox status",
+    # Upkeep
+    "jobs": "errors status",
+    "archive": "errors media store",
+    "backup": "archive errors jobs media store",
+    "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
     "commands": (
-        "audit clock config errors hub limits media model passwords protocol session status store"
+        "audit clock config errors hub jobs limits media model passwords protocol session status"
+        " store"
     ),
     "handlers": (
-        "commands draft encoding errors media model names outbox protocol session status store"
+        "backup check commands draft encoding errors jobs media model names outbox protocol session"
+        " status store"
     ),
     "service": "commands errors limits model session status",
     "connection": (
         "commands config draft errors handlers hub model outbox protocol service session sockets"
         " status store"
     ),
-    "control": ("clock connection errors log model protocol service session sockets status"),
+    "health": "histogram hub service store",
+    "metrics": "health histogram service status store",
+    "exporter": "config health metrics",
+    "control": ("clock connection errors log metrics model protocol session sockets status store"),
     "server": "*",
     # The client
     "inbox": "",
     "outgoing": "errors inbox",
     "link": "errors inbox status",
     "calls": "inbox link",
-    "client": "calls errors inbox link model outgoing protocol status",
-    "terminal": "client model protocol",
+    "transfer": "calls inbox link status",
+    "client": "calls errors inbox link outgoing status transfer",
+    "terminal": "client",
     # The commands
-    "ctl": "config errors log settings terminal",
-    "cli": "config ctl errors log server",
+    "ctl": "backup check config errors jobs log settings store terminal",
+    "cli": "config ctl errors exporter log server",
     "__main__": "cli",
 }
 

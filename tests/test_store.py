@@ -636,8 +636,8 @@ async def test_what_waited_too_long_becomes_a_gap_over_its_seqs(bench: Bench) ->
     await bench.ack(b, 2)
     bench.clock.ms += 31 * DAY
     await bench.send(a, b, "young")
-    assert await bench.store.messages.expire_queues(bench.clock.ms - 30 * DAY, 10) == 1
-    assert await bench.store.messages.expire_queues(bench.clock.ms - 30 * DAY, 10) == 0
+    assert await bench.store.retention.expire_queues(bench.clock.ms - 30 * DAY, 10) == 1
+    assert await bench.store.retention.expire_queues(bench.clock.ms - 30 * DAY, 10) == 0
     for _ in range(2):
         gap, young = await bench.waiting(b)
         assert (gap["seq"], young["seq"]) == (4, 5)
@@ -661,7 +661,7 @@ async def test_an_expired_front_that_is_half_acked_counts_right(bench: Bench) ->
     a, b = await bench.friends()
     await bench.send(a, b, "1", "2", "3", "4")
     bench.clock.ms += 31 * DAY
-    await bench.store.messages.expire_queues(bench.clock.ms - 30 * DAY, 10)
+    await bench.store.retention.expire_queues(bench.clock.ms - 30 * DAY, 10)
     # They were on their way when they expired.
     await bench.ack(b, 3)
     [gap] = await bench.waiting(b)
@@ -679,7 +679,7 @@ async def test_a_queue_that_is_acked_does_not_expire(bench: Bench) -> None:
     await bench.send(a, b, "1")
     await bench.ack(b, 2)
     bench.clock.ms += 31 * DAY
-    assert await bench.store.messages.expire_queues(bench.clock.ms, 10) == 0
+    assert await bench.store.retention.expire_queues(bench.clock.ms, 10) == 0
 
 
 @on_both_loops
@@ -714,7 +714,7 @@ async def test_the_first_device_takes_over_what_waits(bench: Bench) -> None:
     assert waiting[0]["event"]["name"] == "friend_request"
     assert texts(waiting)[1:3] == ["1", "2"]
     assert waiting[3]["event"]["name"] == "gap"
-    second = await bench.bind(b)
+    second = await bench.bind(b, online=(bound.actor.device,))
     assert (second.first, second.last, second.queued) == (0, 0, 0)
     assert bench.sql("SELECT count(*) FROM queue WHERE device <> ?", bound.actor.device) == [(1,)]
 
@@ -1073,7 +1073,7 @@ def test_a_jump_of_the_clock_expires_nothing_unsaid(tmp_path: Path) -> None:
         a, b = await bench.friends()
         sent = await bench.send(a, b, "1", "2", client_id=None)
         bench.clock.ms += 40 * DAY
-        await bench.store.messages.expire_queues(bench.clock.ms - 30 * DAY, 10)
+        await bench.store.retention.expire_queues(bench.clock.ms - 30 * DAY, 10)
         [gap] = await bench.waiting(b)
         assert gap["event"]["seqFrom"] == 2
         assert gap["event"]["chats"][0]["after"] == str(sent[0] - 1)
@@ -1081,7 +1081,7 @@ def test_a_jump_of_the_clock_expires_nothing_unsaid(tmp_path: Path) -> None:
         [third] = await bench.send(a, b, "3", client_id="c3")
         bench.clock.ms -= 40 * DAY
         assert await bench.send(a, b, "3", client_id="c3") == [third]
-        assert await bench.store.messages.expire_queues(bench.clock.ms - 30 * DAY, 10) == 0
+        assert await bench.store.retention.expire_queues(bench.clock.ms - 30 * DAY, 10) == 0
         assert texts(await bench.history(b, a)) == ["1", "2", "3"]
 
     _run(run, tmp_path)
@@ -1162,8 +1162,7 @@ class Walk:
                 await self.ack(self.random.randint(self.acked, self.taken))
             case "late":
                 self.bench.clock.ms += self.random.randint(1, 20) * DAY
-                messages = self.bench.store.messages
-                await messages.expire_queues(self.bench.clock.ms - 30 * DAY, 10)
+                await self.bench.store.retention.expire_queues(self.bench.clock.ms - 30 * DAY, 10)
             case "reopen":
                 await self.bench.reopen()
                 self.taken = self.acked

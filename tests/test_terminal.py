@@ -1,107 +1,14 @@
 """The terminal client, typed into by a script, against a scripted server."""
 
-import asyncio
-import contextlib
 import io
-import queue
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from pushd import terminal
-from pushd.terminal import escape, run_chat
-from tests.fake_server import PATIENCE, FakeServer, Frame, message
-
-LOGIN = "l\n18870742138\nsecret-word\n"
-BOB = {"id": "10002", "username": "bob", "phone": "18870742139", "alias": "", "isFriend": True}
-EVE = {"id": "10003", "username": "e\x1b[31mve", "phone": "", "alias": "", "isFriend": False}
-
-
-class Keys(io.StringIO):
-    """An input whose lines the test types when it likes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def type(self, line: str) -> None:
-        self._lines.put(line + "\n")
-
-    def end(self) -> None:
-        self._lines.put("")
-
-    # The base class of text streams is typed as one of bytes.
-    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
-        return self._lines.get()
-
-
-class Screen(io.StringIO):
-    """An output whose content the test can wait for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = asyncio.Event()
-
-    def write(self, text: str) -> int:
-        self._changed.set()
-        return super().write(text)
-
-    async def wait_shows(self, text: str) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while text not in self.getvalue():
-                self._changed.clear()
-                await self._changed.wait()
-
-
-class Sitting:
-    """A chat that is going on, and what it is connected with."""
-
-    def __init__(self, server: FakeServer, keys: Keys, screen: Screen) -> None:
-        self.server = server
-        self.keys = keys
-        self.screen = screen
-        self.task = asyncio.create_task(
-            run_chat("127.0.0.1", server.port, stdin=keys, stdout=screen)
-        )
-
-
-def people() -> FakeServer:
-    """Give a server on which bob is a friend and eve is known."""
-    server = FakeServer()
-    server.answer("friends", [BOB])
-    users = {"10002": BOB, "10003": EVE}
-
-    def account(frame: Frame) -> Frame:
-        user = users.get(frame["userId"])
-        if user is None:
-            return {"status": 6004, "message": "no such user", "result": {}}
-        return {"result": {"user": user}}
-
-    server.answer("account", account)
-    server.answer("my_groups", [{"id": "g1", "name": "team", "kind": "tag"}])
-    return server
-
-
-@contextlib.asynccontextmanager
-async def sitting() -> AsyncIterator[Sitting]:
-    """Give a chat that is logged in as alice; it must end by itself."""
-    async with people() as server:
-        chat = Sitting(server, Keys(), Screen())
-        for line in LOGIN.splitlines():
-            chat.keys.type(line)
-        await server.wait_received("start")
-        yield chat
-        chat.keys.end()
-        await chat.task
-
-
-async def script(server: FakeServer, lines: str) -> tuple[int, str]:
-    """Pipe lines into a chat, and give its exit code and what it showed."""
-    screen = io.StringIO()
-    async with server:
-        code = await run_chat("127.0.0.1", server.port, stdin=io.StringIO(lines), stdout=screen)
-    return code, screen.getvalue()
+from pushd.terminal import COMMANDS, escape, run_chat
+from pushd.terminal import chat as chat_module
+from tests.fake_server import FakeServer, Frame, message
+from tests.sitting import BOB, EVE, LOGIN, Keys, Screen, Sitting, people, script, sitting
 
 
 async def test_login_and_quit() -> None:
@@ -202,7 +109,7 @@ async def test_to_a_group() -> None:
         ("/to", "! /to NAME or ID"),
         ("/dance", "! no command /dance; /help lists them"),
         ("/history", "! whose? /to NAME"),
-        ("/accept", "! /accept ID"),
+        ("/accept", "! /accept ID, or /accept GROUP ID"),
         ("/add", "! /add NAME, ID or PHONE"),
         ("/search", "! /search TEXT"),
     ],
@@ -298,7 +205,7 @@ async def test_history_and_search() -> None:
     server.answer("history", [old, own, gone])
     server.answer("search_messages", [old])
     _, shown = await script(server, f"{LOGIN}/to bob\n/history 7\n/search a\n/history 999\n")
-    assert "] bob: a\\nb [picture media/x.png]\n" in shown
+    assert "] bob: a\\nb [picture x.png, /get 3]\n" in shown
     assert "] alice to bob: mine\n" in shown
     assert "] bob: (recalled)\n" in shown
     [frame] = server.frames("history")
@@ -336,7 +243,7 @@ async def test_messages_are_shown_as_they_come() -> None:
         await chat.screen.wait_shows("again")
         shown = chat.screen.getvalue()
         assert "] bob: hi\\x1b[2J\\u202e\\n[00:00] bob: fake\n" in shown
-        assert "] bob in g1: in the team\n" in shown
+        assert "] bob in team: in the team\n" in shown
         assert "] e\\x1b[31mve: from eve\n" in shown
         assert "] 10099: unknown\n" in shown
         asked = [frame["userId"] for frame in chat.server.frames("account")]
@@ -395,7 +302,7 @@ async def test_lost_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that waits for the connection still goes out when one leaves."""
     monkeypatch.setattr("pushd.client.RETRY_FIRST", 0.1)
-    monkeypatch.setattr(terminal, "SEND_PATIENCE", 0.01)
+    monkeypatch.setattr(chat_module, "PATIENCE", 0.01)
     async with sitting() as chat:
         chat.keys.type("/to bob")
         await chat.screen.wait_shows("talking to bob")
@@ -403,7 +310,7 @@ async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         await chat.screen.wait_shows("the connection was lost")
         chat.keys.type("hi")
         await chat.screen.wait_shows("not confirmed yet")
-        monkeypatch.setattr(terminal, "SEND_PATIENCE", 5)
+        monkeypatch.setattr(chat_module, "PATIENCE", 5)
         chat.keys.type("/quit")
         assert await chat.task == 0
         assert len(chat.server.stored) == 1
@@ -411,7 +318,7 @@ async def test_quit_sends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_unconfirmed_line_does_not_hold_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line without a confirmation is told and waits; the chat goes on; its refusal is shown."""
-    monkeypatch.setattr(terminal, "SEND_PATIENCE", 0.01)
+    monkeypatch.setattr(chat_module, "PATIENCE", 0.01)
     async with sitting() as chat:
         chat.keys.type("/to bob")
         await chat.screen.wait_shows("talking to bob")
@@ -421,7 +328,7 @@ async def test_unconfirmed_line_does_not_hold_the_next(monkeypatch: pytest.Monke
         await chat.screen.wait_shows("not confirmed yet")
         chat.keys.type("/help")
         await chat.screen.wait_shows("/whoami")
-        monkeypatch.setattr(terminal, "SEND_PATIENCE", 5)
+        monkeypatch.setattr(chat_module, "PATIENCE", 5)
         chat.server.release_replies()
         await chat.screen.wait_shows("! 4004 not allowed")
 
@@ -452,3 +359,32 @@ async def test_narrow_encoding() -> None:
         lines: Any = io.StringIO(f"{LOGIN}/friends\n")
         assert await run_chat("127.0.0.1", server.port, stdin=lines, stdout=screen) == 0
     assert b"\\u5c0f\\u660e (10002)" in raw.getvalue()
+
+
+def test_help_names_every_command() -> None:
+    """Each command stands once in the table, under a name that can be typed."""
+    names = [command.name for command in COMMANDS]
+    assert len(set(names)) == len(names)
+    assert all(name.isalpha() and name.islower() for name in names)
+
+
+async def test_what_is_read_is_marked() -> None:
+    """The chat one talks in is marked as read: when one turns to it, and as messages come."""
+    async with sitting() as chat:
+        chat.server.deliver(message(1, "before"))
+        await chat.screen.wait_shows("before")
+        chat.keys.type("/to bob")
+        await chat.server.wait_received("ack")
+        chat.server.deliver(message(2, "elsewhere", chatId="g1", type="3"), message(3, "here"))
+        await chat.server.wait_received("ack", 2)
+        chat.keys.type("/to team")
+        await chat.server.wait_received("ack", 3)
+        chat.server.deliver(message(4, "elsewhere"), message(5, "here", chatId="g1", type="3"))
+        await chat.server.wait_received("ack", 4)
+        marks = [frame["message"] for frame in chat.server.frames("ack")]
+        assert [(each["fromId"], each["chatId"], each.get("msgId", "")) for each in marks] == [
+            ("10002", "", ""),
+            ("10002", "", "3"),
+            ("", "g1", ""),
+            ("", "g1", "5"),
+        ]

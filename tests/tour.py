@@ -1,15 +1,17 @@
 """Replays what the documents show of terminals and programs, against a real server.
 
-A block marked `session` holds terminals with netcat, and shell commands:
+A block marked `session` holds terminals and shell commands:
 
     ana> {"cmd":"ping"}             is typed in the terminal of that name; a new name runs `nc`
+    ben$ pushctl chat               runs another program in a new terminal; its prompts are lines
     ana< {"cmd":"ping","status":…   is the next line that this terminal shows
-    ana< (closed)                   says that the server has hung up
+    ana< (closed)                   says that the server has hung up, or the program has ended
     $ pushctl ping                  is run by a shell; its output stands below it
 
 A block marked `python` is a whole program, and a block marked `text` right behind it its output.
-All blocks of a document share one server, which is new and has the default settings. Where a
-document says 127.0.0.1:9527, the server's own port is meant. `pushctl` finds its control socket.
+All blocks of a document share one server, which is new and has the default settings, and one
+folder, which is empty. Where a document says 127.0.0.1:9527, the server's own port is meant; a
+`pushctl chat` that names no server gets this one, and the other verbs find its control socket.
 
 What differs from run to run (pushIds, dates, …) is masked before two lines are compared, and a
 pushId in a line to be typed stands for the one that the server gave in its place.
@@ -20,7 +22,6 @@ pushId in a line to be typed stands for the one that the server gave in its plac
 
 import os
 import re
-import select
 import subprocess
 import sys
 import tempfile
@@ -28,17 +29,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conformance.process import Process
+from tests.terminals import CLOSED, PATIENCE, Netcat, Shell, Terminal
 
 ROOT = Path(__file__).parent.parent
 BIN = ROOT / ".venv" / "bin"
 
-# How long a line may take, in seconds.
-PATIENCE = 15.0
-
-CLOSED = "(closed)"
-
 _BLOCK = re.compile(r"^```(session|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_TYPED = re.compile(r"(\w+)([<>]) ?(.*)")
+_TYPED = re.compile(r"(\w+)([<>$]) ?(.*)")
 _SECRET = re.compile(r'(?<="pushId":")[A-Za-z0-9_-]{24}(?=")')
 
 # What no two runs have in common.
@@ -60,68 +57,13 @@ def masked(line: str) -> str:
     return line
 
 
-class Terminal:
-    """A netcat, and who sits before it."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._process = subprocess.Popen(
-            ["nc", host, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
-        self._shown = b""  # what it has shown and nobody has read
-
-    def type(self, line: str) -> None:
-        """Type a line."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
-
-    def read(self) -> str:
-        """Return the next line that it shows."""
-        while b"\n" not in self._shown:
-            self._shown += self._more()
-        line, _, self._shown = self._shown.partition(b"\n")
-        return line.decode()
-
-    def _more(self) -> bytes:
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
-            raise TimeoutError(f"nothing more is shown behind {self._shown!r}")
-        data = os.read(self._process.stdout.fileno(), 65536)
-        if not data:
-            raise EOFError(f"the server hung up behind {self._shown!r}")
-        return data
-
-    def closed(self) -> str:
-        """Require that the server has hung up: this netcat ends by nothing else."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(PATIENCE)
-        return CLOSED
-
-    def end(self) -> list[str]:
-        """Leave, and return the lines that nobody has read."""
-        rest: list[str] = []
-        if self._process.poll() is None:
-            self.type('{"cmd":"ping","id":"the end"}')
-            while '"id":"the end"' not in (line := self.read()):
-                rest.append(line)
-        self.kill()
-        return rest
-
-    def kill(self) -> None:
-        """End the program, and close its pipes."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-
 class Tour:
     """One server, and the terminals that are open on it."""
 
-    def __init__(self, address: tuple[str, int], data: Path) -> None:
+    def __init__(self, address: tuple[str, int], data: Path, folder: Path) -> None:
         self._host, self._port = address
         self._data = data  # where `pushctl` finds the control socket
+        self._folder = folder  # where programs run
         self._terminals: dict[str, Terminal] = {}
         self._secrets: dict[str, str] = {}  # documented pushIds, and those of this run
         self._renamed: dict[str, str] = {}  # those that the document is to have from now on
@@ -152,6 +94,7 @@ class Tour:
 
     def _session(self, lines: list[str]) -> Iterator[str]:
         skipping = False  # the old output of a shell command
+        done: list[str] = []  # what was typed and shown
         for line in lines:
             typed = _TYPED.fullmatch(line)
             if line.startswith("$ "):
@@ -162,19 +105,34 @@ class Tour:
                 yield from _kept(old, output)
             elif typed:
                 skipping = False
-                yield self._exchange(*typed.groups())
+                try:
+                    done.append(self._exchange(*typed.groups()))
+                except (OSError, EOFError) as problem:
+                    problem.add_note("\n".join([*done[-20:], f"{line}  <- here"]))
+                    raise
+                yield done[-1]
             elif not line or not skipping:
                 skipping = False
                 yield line
 
     def _exchange(self, name: str, direction: str, line: str) -> str:
         terminal = self._terminals.get(name)
+        if direction == "$":
+            assert terminal is None, f"{name} has a terminal already"
+            server = f" -s {self._host}:{self._port}" if line == "pushctl chat" else ""
+            self._terminals[name] = Shell(
+                self._own(line) + server, self._folder, self._environment()
+            )
+            return f"{name}$ {line}"
         if terminal is None:
-            terminal = self._terminals[name] = Terminal(self._host, self._port)
+            terminal = self._terminals[name] = Netcat(self._host, self._port)
         if direction == ">":
             terminal.type(self._own(line))
             return f"{name}> {_replaced(line, self._renamed)}"
         shown = terminal.closed() if line == CLOSED else terminal.read()
+        if shown == CLOSED:
+            # The next one of that name sits down anew.
+            self._terminals.pop(name).kill()
         secrets = dict(zip(_SECRET.findall(line), _SECRET.findall(shown), strict=False))
         self._secrets |= secrets
         if masked(line) == masked(shown):
@@ -187,17 +145,26 @@ class Tour:
         return re.sub(r"\b9527\b", str(self._port), _replaced(text, self._secrets))
 
     def _shell(self, command: str) -> list[str]:
-        path = f"{BIN}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        own = {"PUSHD_SERVER_DATA": str(self._data)}
-        text = self._run(["sh", "-c", self._own(command)], {**os.environ, "PATH": path, **own})
+        text = self._run(["sh", "-c", self._own(command)])
         return text.replace(str(self._port), "9527").splitlines()
 
     def _program(self, text: str) -> list[str]:
-        return self._run([sys.executable, "-c", self._own(text)], dict(os.environ)).splitlines()
+        return self._run([sys.executable, "-c", self._own(text)]).splitlines()
 
-    def _run(self, command: list[str], environment: dict[str, str]) -> str:
+    def _environment(self) -> dict[str, str]:
+        path = f"{BIN}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        source = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        own = {"PATH": path, "PYTHONPATH": source, "PUSHD_SERVER_DATA": str(self._data)}
+        return {**os.environ, **own}
+
+    def _run(self, command: list[str]) -> str:
         done = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+            command,
+            env=self._environment(),
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert not done.returncode, f"{command[-1]}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -228,8 +195,10 @@ def replay(document: str, folder: Path) -> str:
     """Return a document as it should be, by a server of its own with the default settings."""
     own = Process(folder, auth_bcrypt_cost=10, limits_per_address=True)
     own.start()
+    desk = folder / "desk"
+    desk.mkdir()
     try:
-        return Tour(own.address, own.data).replay(document)
+        return Tour(own.address, own.data, desk).replay(document)
     finally:
         own.kill()
 

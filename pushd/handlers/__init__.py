@@ -15,12 +15,26 @@ from . import (
     push,
     search,
     terminal,
+    top,
     trace,
+    upkeep,
 )
 
 FAMILIES = (
-    *(login, account, search, friend, group, message, file, data, terminal),
-    *(operator, trace, push),
+    login,
+    account,
+    search,
+    friend,
+    group,
+    message,
+    file,
+    data,
+    terminal,
+    operator,
+    trace,
+    push,
+    upkeep,
+    top,
 )
 
 

@@ -189,6 +189,7 @@ async def _resume(ctx: Context, session: Session, frame: Frame, actor: Actor | N
     if ctx.config.limits.per_address:
         wait = ctx.budgets["wrong_push_ids"].peek(session.address, ctx.clock.now())
         if wait:
+            ctx.budgets["wrong_push_ids"].refused += 1
             raise TooMany(wait)
     bound = await ctx.store.devices.bind(
         _digest(push_id),
@@ -216,6 +217,7 @@ def _bind(
         bound.acked, bound.last, max_count=limits.window_messages, max_bytes=limits.window_bytes
     )
     ctx.hub.bind(session, bound, push_id, outbox)
+    session.proven = not fresh
 
 
 async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -> bytes:
@@ -273,6 +275,7 @@ async def _guess(
     async with ctx.turns.of(key):
         wait = ctx.penalties.check(key, ctx.clock.now())
         if wait and ctx.config.limits.per_address and not trusted:
+            ctx.penalties.refused += 1
             ctx.attempts.note(action, account, session.address, "limited")
             raise TooMany(wait, "too many wrong passwords")
         try:

@@ -150,5 +150,5 @@ COMMANDS = (
     Command("history", history, History, Needs.SESSION, listing=True),
     Command("recall", recall, OneMessage, Needs.SESSION),
     Command("status", status, OneMessage, Needs.SESSION),
-    Command("typing", typing, Typing, Needs.SESSION),
+    Command("typing", typing, Typing, Needs.SESSION, budget="typing"),
 )

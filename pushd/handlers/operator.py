@@ -165,7 +165,7 @@ async def sessions(ctx: Context, session: Session, request: Sessions) -> Page:
         chosen = ctx.hub.sessions_of(account.id)
     known = {one.number: one for one in chosen}
     numbers = _behind(known, after, window.skip, window.size + 1)
-    found = [_session(ctx, known[number]) for number in numbers]
+    found = [session_out(ctx, known[number]) for number in numbers]
     return _page(ctx, found, window, lambda one: (one.connection,))
 
 
@@ -350,7 +350,8 @@ def _user(ctx: Context, row: UserRow) -> OperatorUserOut:
     )
 
 
-def _session(ctx: Context, session: Session) -> SessionOut:
+def session_out(ctx: Context, session: Session) -> SessionOut:
+    """Show a connection as operators see it."""
     seconds, waiting = ctx.control.facts(session)
     state = "operator" if session.operator else session.state.name.lower().replace("_", " ")
     return SessionOut(

@@ -7,7 +7,7 @@ from msgspec import Meta
 from ..commands import Command, Context, Needs, OnUser, Page, PageSize
 from ..draft import user_number
 from ..errors import BadField, Refusal
-from ..model import MAX_INT, Id, PlaceOut, QueueOut, TraceOut
+from ..model import MAX_INT, Id, PlaceOut, TraceOut, WaitingOut
 from ..session import Session
 from ..status import Status
 from ..store.tracing import Place, QueueRow
@@ -103,11 +103,11 @@ def _place(ctx: Context, place: Place, sent: tuple[int, int]) -> PlaceOut:
     )
 
 
-def _queue(ctx: Context, row: QueueRow) -> QueueOut:
+def _queue(ctx: Context, row: QueueRow) -> WaitingOut:
     account, device, line, name, seen, depth, oldest = row
     now = ctx.clock.wall()
     online = device in ctx.hub.devices_of(account)
-    return QueueOut(
+    return WaitingOut(
         str(account),
         "" if line else str(device),
         name,

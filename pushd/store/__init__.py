@@ -5,7 +5,9 @@
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
     noun      how functions on a connection become verbs
-    accounts, devices, friends, messages, groups, files, lifecycle    the verbs
+    accounts, devices, friends, messages, groups, files, lifecycle, retention    the verbs
+    live      a copy of it while it is written
+    copy, check    a store that is closed; what a whole one looks like
     audit, overview, tracing, mailing    the operator's verbs
     marks     when devices acked and people read, for tracing
 
@@ -26,16 +28,29 @@ from ..model import Actor
 from .accounts import Accounts
 from .audit import Audit
 from .devices import Devices
-from .engine import FILE, LOG_LIMIT, Lock, Worker, open_reader, open_writer, tend_log
+from .engine import (
+    FILE,
+    LOG_LIMIT,
+    RESTORING,
+    Lock,
+    Worker,
+    database_size,
+    open_reader,
+    open_writer,
+    tend_log,
+)
 from .files import Files
 from .friends import Friends
 from .groups import GroupVerbs
+from .health import Health
 from .journal import Journal
 from .lifecycle import Lifecycle
+from .live import copy_live
 from .mailing import Mailings
 from .messages import Messages
 from .overview import Overview
 from .reserve import Reserve
+from .retention import Retention
 from .tracing import Tracing
 from .writer import Deliver, Post, Verb, Writer
 
@@ -51,8 +66,10 @@ class Store:
         workers: tuple[Worker, ...],
         nouns: tuple[Accounts, Devices, Friends, Messages, GroupVerbs, Lifecycle],
         files: Files,
+        health: Health,
         audit: Audit,
         overview: Overview,
+        retention: Retention,
         tracing: Tracing,
         mailings: Mailings,
     ) -> None:
@@ -61,8 +78,10 @@ class Store:
             nouns
         )
         self.files = files
+        self.health = health
         self.audit = audit
         self.overview = overview
+        self.retention = retention
         self.tracing = tracing
         self.mailings = mailings
         self.writer = writer
@@ -80,6 +99,10 @@ class Store:
         lock = _lock(folder)
         workers: list[Worker] = []
         try:
+            if (folder / RESTORING).exists():
+                raise StoreRefused(
+                    f"{folder}: a restore did not end here: remove this folder, then restore again"
+                )
             return await cls._open(folder, lock, workers, config, clock)
         except BaseException:
             for worker in workers:
@@ -141,8 +164,9 @@ class Store:
         nouns[4].most_members = config.limits.group_members
         nouns[1].epoch = epoch
         nouns[3].reply_limit = max(config.limits.reply - 65536, config.limits.reply // 2)
-        operators = (audit, overview, tracing, mailings)
-        return cls(folder, lock, writer, tuple(workers), nouns, files, *operators)
+        operators = (audit, overview, Retention(*parts), tracing, mailings)
+        extra = (files, Health(*parts), *operators)
+        return cls(folder, lock, writer, tuple(workers), nouns, *extra)
 
     @property
     def epoch(self) -> str:
@@ -172,6 +196,11 @@ class Store:
         noun = self.devices
         self._unwaited(lambda journal: noun.note_seen(journal, actor.account, actor.device))
 
+    def prove(self, actor: Actor) -> None:
+        """Note that a device's client knows its pushId; nobody waits for it."""
+        noun = self.devices
+        self._unwaited(lambda journal: noun.note_proven(journal, actor.device))
+
     def discard(self, actor: Actor) -> None:
         """End a device that nobody got to know; nobody waits for it."""
         noun = self.devices
@@ -186,6 +215,18 @@ class Store:
     async def tend_log(self) -> int:
         """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
         return await self._workers[0].run(tend_log, self.folder, LOG_LIMIT)
+
+    async def size(self) -> int:
+        """Give the bytes of the database, without its log."""
+        return await self._workers[-1].run(database_size)
+
+    async def copy(self, target: Path, advance: Callable[[int], None]) -> None:
+        """Copy the store as it is in one moment to a new file, while it goes on.
+
+        `advance` is called in a thread with the bytes copied since its last call; it may raise to
+        end the copy. The store must stay open until then. Raises StoreRefused, OSError.
+        """
+        await copy_live(self._workers[0], target, advance)
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""

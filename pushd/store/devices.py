@@ -9,7 +9,7 @@ from ..model import Actor, Bound
 from ..status import Status
 from .journal import Journal
 from .noun import Noun, reads, writes
-from .records import Queue
+from .records import Mailbox, Queue
 
 
 class Devices(Noun):
@@ -29,13 +29,14 @@ class Devices(Noun):
     ) -> Bound:
         """Make a device for a login; the first one of an account takes over what waits.
 
-        Beyond `most` the one longest offline is signed out; raises Refusal 4006 when all of them
-        are online. `then` runs on the loop in commit order.
+        While no client has shown that it got a pushId, and none is `online`, a further device gets
+        the same. Beyond `most` the one longest offline is signed out; raises Refusal 4006 when all
+        of them are online. `then` runs on the loop in commit order.
         """
 
         def change(journal: Journal) -> Bound:
             dropped = _make_room(journal, actor.account, most, online)
-            device = _insert(journal, actor.account, token, name)
+            device = _insert(journal, actor.account, token, name, online)
             bound = _bound(journal, device, actor.generation, self.epoch)
             bound.signed_out = dropped
             return bound
@@ -65,7 +66,10 @@ class Devices(Noun):
             found = journal.db.execute(query, (token, oldest)).fetchone()
             if found is None or (actor is not None and actor.account != found[1]):
                 raise Refusal(Status.ERROR_NET, "this pushId is not known", field="pushId")
-            update = "UPDATE device SET last_seen = ?1, name = iif(?2 = '', name, ?2) WHERE id = ?3"
+            update = (
+                "UPDATE device SET last_seen = ?1, name = iif(?2 = '', name, ?2), proven = 1"
+                " WHERE id = ?3"
+            )
             journal.db.execute(update, (journal.now, name, found[0]))
             return _bound(journal, found[0], found[2], self.epoch)
 
@@ -103,6 +107,10 @@ class Devices(Noun):
         update = "UPDATE account SET last_seen = ? WHERE id = ?"
         journal.db.execute(update, (journal.now, account))
 
+    def note_proven(self, journal: Journal, device: int) -> None:
+        """Note that a device's client knows its pushId; runs in the writer's thread."""
+        journal.db.execute("UPDATE device SET proven = 1 WHERE id = ?", (device,))
+
     @reads()
     def of(self, db: sqlite3.Connection, account: int) -> list[tuple[int, str, int]]:
         """List the devices of an account: number, name, and when they were last seen (ms)."""
@@ -139,6 +147,16 @@ def drop_devices(
 
 def move_queue(journal: Journal, source: Queue, target: Queue) -> int:
     """Append what waits in one queue to another, with seqs of its own; gives the lowest msgId."""
+    lowest = copy_queue(journal, source, target)
+    for table in ("queue", "gap", "gap_chat"):
+        journal.db.execute(f"DELETE FROM {table} WHERE device = ?", (source.device,))
+    source.acked = source.last
+    journal.touch(source)
+    return lowest
+
+
+def copy_queue(journal: Journal, source: Queue, target: Queue) -> int:
+    """Append what waits in one queue to another as well; gives the lowest msgId."""
     db = journal.db
     query = "SELECT seq, message FROM queue WHERE device = ? AND seq > ? ORDER BY seq"
     rows = db.execute(query, (source.device, source.acked)).fetchall()
@@ -151,20 +169,32 @@ def move_queue(journal: Journal, source: Queue, target: Queue) -> int:
     numbers = {row[0]: base + count for count, row in enumerate(rows, start=1)}
     gaps = "SELECT seq FROM gap WHERE device = ? AND seq > ?"
     for (seq,) in db.execute(gaps, (source.device, source.acked)).fetchall():
-        moved: tuple[Any, ...] = (target.device, numbers[seq], source.device, seq)
+        copied: tuple[Any, ...] = (target.device, numbers[seq], source.device, seq)
         db.execute(
-            "UPDATE gap SET device = ?1, seq = ?2, seq_from = ?2 WHERE device = ?3 AND seq = ?4",
-            moved,
+            "INSERT INTO gap SELECT ?1, ?2, ?2, message, created, open FROM gap"
+            " WHERE device = ?3 AND seq = ?4",
+            copied,
         )
         db.execute(
-            "UPDATE gap_chat SET device = ?1, seq = ?2 WHERE device = ?3 AND seq = ?4", moved
+            "INSERT INTO gap_chat SELECT ?1, ?2, chat, after FROM gap_chat"
+            " WHERE device = ?3 AND seq = ?4",
+            copied,
         )
-    db.execute("DELETE FROM queue WHERE device = ?", (source.device,))
     target.last = base + len(rows)
-    source.acked = source.last
     journal.touch(target)
-    journal.touch(source)
     return rows[0][1] if rows else journal.next_id
+
+
+def _unclaimed(journal: Journal, box: Mailbox, online: Collection[int]) -> Queue | None:
+    """Give the queue of a first device that perhaps nobody knows; None once one is known.
+
+    The reply to its `start` may have been lost, and with the pushId all that waits there.
+    """
+    query = "SELECT 1 FROM device WHERE account = ? AND token IS NOT NULL AND proven LIMIT 1"
+    queues = list(box.devices.values())
+    if any(queue.acked or queue.device in online for queue in queues):
+        return None
+    return None if journal.db.execute(query, (box.account,)).fetchone() else queues[0]
 
 
 def _make_room(journal: Journal, account: int, most: int, online: Collection[int]) -> int:
@@ -179,19 +209,23 @@ def _make_room(journal: Journal, account: int, most: int, online: Collection[int
     raise Refusal(Status.LIMIT_REACHED, f"an account has at most {most} devices")
 
 
-def _insert(journal: Journal, account: int, token: bytes, name: str) -> int:
+def _insert(
+    journal: Journal, account: int, token: bytes, name: str, online: Collection[int]
+) -> int:
     box = journal.mailbox(account)
     assert box is not None, "the login was valid a moment ago"
-    first = not box.devices
+    source = _unclaimed(journal, box, online) if box.devices else box.line
     device: int = journal.db.execute(
-        "INSERT INTO device (account, token, name, created, last_seen, since)"
-        " VALUES (?1, ?2, ?3, ?4, ?4, ?5) RETURNING id",
+        "INSERT INTO device (account, token, name, created, last_seen, since, proven)"
+        " VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0) RETURNING id",
         (account, token, name, journal.now, journal.next_id - 1),
     ).fetchone()[0]
     journal.db.execute("INSERT INTO position (device) VALUES (?)", (device,))
-    if first:
+    if source is not None:
         fresh = Queue(device, account, False, 0, (0, 0, 0, 0))
-        lowest = move_queue(journal, box.line, fresh)
+        journal.flush()
+        append = move_queue if source is box.line else copy_queue
+        lowest = append(journal, source, fresh)
         since = "UPDATE device SET since = ? WHERE id = ?"
         journal.db.execute(since, (min(lowest, journal.next_id) - 1, device))
         journal.save_positions()

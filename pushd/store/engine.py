@@ -24,6 +24,8 @@ R = TypeVar("R")
 
 FILE = "pushd.db"
 LOCK = "pushd.lock"
+# A folder in the data folder while a backup is unpacked there: nothing is whole before it is gone.
+RESTORING = "restoring"
 # How long one attempt waits for another program that holds the database.
 BUSY_MS = 1000
 # The size that the write-ahead log is brought back to, in bytes.
@@ -81,6 +83,7 @@ async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
     """Open and migrate the database; raises StoreRefused in one line."""
 
     def connector() -> sqlite3.Connection:
+        _check_log(folder)
         db = sqlite3.connect(
             folder / FILE, isolation_level=None, cached_statements=512, check_same_thread=False
         )
@@ -101,6 +104,23 @@ async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
         return db
 
     return await _open(connector, folder / FILE)
+
+
+def _check_log(folder: Path) -> None:
+    """Refuse a log whose database is gone, which SQLite would remove without a word."""
+    database, log = folder / FILE, folder / f"{FILE}-wal"
+    if _size(log) and not _size(database):
+        raise StoreRefused(
+            f"{database}: its log is there, but it is not: put the two together again,"
+            " or move the log away"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) -> Worker:
@@ -147,6 +167,13 @@ def _advice(problem: sqlite3.Error) -> str:
     return f"it cannot be opened: {problem}"
 
 
+def database_size(db: sqlite3.Connection) -> int:
+    """Give the bytes of a database, what is still in its log included."""
+    pages: int = db.execute("PRAGMA page_count").fetchone()[0]
+    size: int = db.execute("PRAGMA page_size").fetchone()[0]
+    return pages * size
+
+
 def tend_log(db: sqlite3.Connection, folder: Path, limit: int) -> int:
     """Give space of the write-ahead log back once it is over `limit` bytes.
 
@@ -166,6 +193,31 @@ def tend_log(db: sqlite3.Connection, folder: Path, limit: int) -> int:
     busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     return size if busy else 0
+
+
+def failure_kind(problem: sqlite3.Error) -> str:
+    """Say what an error of SQLite means: full, busy, failed (trust nothing), or a bug."""
+    code = getattr(problem, "sqlite_errorcode", None)
+    if code is None:
+        return "bug"
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        # The index of the log could not grow: nothing was written, the disk is full.
+        return "full"
+    match code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return "full"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "busy"
+        case (
+            sqlite3.SQLITE_IOERR
+            | sqlite3.SQLITE_CORRUPT
+            | sqlite3.SQLITE_NOTADB
+            | sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_NOMEM
+        ):
+            return "failed"
+    return "bug"
 
 
 def migrations() -> list[str]:

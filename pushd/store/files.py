@@ -149,6 +149,12 @@ class Files(Noun):
         journal.db.execute(remove, (upload, self._oldest(journal.now)))
 
     @reads(long=True)
+    def total(self, db: sqlite3.Connection) -> int:
+        """Give the bytes of all files."""
+        query = "SELECT coalesce(sum(size), 0) FROM file"
+        return int(db.execute(query).fetchone()[0])
+
+    @reads(long=True)
     def unused(self, db: sqlite3.Connection, after: int, most: int) -> tuple[list[str], int]:
         """List files behind an id that nothing refers to; and the id to go on with, 0 at the end.
 

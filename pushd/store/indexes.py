@@ -37,6 +37,13 @@ def newest_of(query: str) -> str:
     return f"coalesce(({young}), ({old}))"
 
 
+def unlist(db: sqlite3.Connection, entries: Iterable[tuple[int, int]]) -> None:
+    """Drop messages, each with its chat before it, from the index by chat."""
+    old = sorted(entries)
+    for part in CHAT_PARTS:
+        db.executemany(f"DELETE FROM {part} WHERE chat = ? AND message = ?", old)
+
+
 def _slice(messages: int) -> int:
     """How much a sweep moves beside a batch: faster than it can come in."""
     return max(LEAST_SLICE, 2 * messages)

@@ -17,9 +17,11 @@ from typing import Any, Protocol
 from ..clock import Clock, Dates
 from ..config import Trace
 from ..errors import Refusal, StoreFailed
+from ..histogram import SECONDS, Histogram
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
+from .engine import failure_kind
 from .indexes import ChatIndex, ClientKeys
 from .marks import Marks
 from .membership import Group, Groups, notice_body
@@ -51,9 +53,16 @@ class Operation(Protocol):
 
     grows: bool  # it needs space, so it is refused while the disk is full
     weight: int  # messages, for the bound of a batch
+    sender: int  # the account whose order it keeps, 0 for none
+    chats: frozenset[str]  # what may be groups that it writes into
+    wide: bool  # it stands in the line of posts into large groups
     deliveries: list[Delivery]
     signals: list[Any]
     error: BaseException | None
+
+    @property
+    def lately(self) -> int:
+        """How many lists the deliveries are of."""
 
     def apply(self, journal: "Journal") -> bool:
         """Check and change the store; raise nothing but what ends the whole batch.
@@ -119,6 +128,9 @@ class Journal:
         self._known: dict[tuple[int, str], tuple[int, str]] = {}  # clientIds: msgId, body
         self._owed: dict[int, tuple[int, int]] = {}  # acks that could not be written yet
         self._id_given = False  # a msgId was given that stands in no message row
+        self.acked = 0  # messages acked since the start
+        self.syncs = Histogram(SECONDS)  # how long a COMMIT with its sync took
+        self._moved = 0  # messages acked in this batch
         self.deliveries: list[Delivery] = []  # of the operation being applied
         self.signals: list[Any] = []  # of the operation being applied
 
@@ -217,6 +229,7 @@ class Journal:
     def _transact(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
         self._written = 0
         first_id = self.next_id
+        self._moved = 0
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
@@ -241,7 +254,10 @@ class Journal:
             # A batch that stores nothing takes no space either.
             self.chat_index.settle(self.db, self.next_id - first_id)
             self.client_keys.settle(self.db, self.next_id - first_id)
+        begin = self.clock.now()
         self.db.execute("COMMIT")
+        self.syncs.add(self.clock.now() - begin)
+        self.acked += self._moved
         self.client_keys.committed()
         self.marks.committed(first_id, self.next_id, self.clock)
         self._trim()
@@ -561,6 +577,19 @@ class Journal:
         """Tell whether a message of the sender's has this clientId."""
         return (sender, client_id) in self._known
 
+    def home(self, sender: int, client_id: str) -> str:
+        """Give the chatId of the message that has this clientId of the sender's; "" if none has."""
+        known = self._known.get((sender, client_id))
+        if known is None:
+            return ""
+        self.flush()
+        query = (
+            "SELECT c.key FROM message m JOIN chat c ON c.id = m.chat"
+            " WHERE m.id = ? AND m.created >= ?"
+        )
+        row = self.db.execute(query, (known[0], self.now - self.client_id_ms)).fetchone()
+        return "" if row is None else str(row[0])
+
     def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
         """Confirm a message again that was stored under its clientId; None if it is new.
 
@@ -592,7 +621,8 @@ class Journal:
         queue = self.queue(device)
         if queue is None or seq <= queue.acked:
             return
-        queue.acked = min(seq, queue.last)
+        before, queue.acked = queue.acked, min(seq, queue.last)
+        self._moved += queue.acked - before
         if message > queue.message:
             self.marks.ack(device, queue.message, message, self.now)
             queue.message = message
@@ -626,28 +656,3 @@ def _client_sql(count: int) -> str:
         f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id, m.body FROM k"
         " CROSS JOIN client_key c ON c.key = k.key CROSS JOIN message m ON m.id = c.message"
     )
-
-
-def failure_kind(problem: sqlite3.Error) -> str:
-    """Say what an error of SQLite means: full, busy, failed (trust nothing), or a bug."""
-    code = getattr(problem, "sqlite_errorcode", None)
-    if code is None:
-        return "bug"
-    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
-        # The index of the log could not grow: nothing was written, the disk is full.
-        return "full"
-    match code & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return "full"
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return "busy"
-        case (
-            sqlite3.SQLITE_IOERR
-            | sqlite3.SQLITE_CORRUPT
-            | sqlite3.SQLITE_NOTADB
-            | sqlite3.SQLITE_CANTOPEN
-            | sqlite3.SQLITE_READONLY
-            | sqlite3.SQLITE_NOMEM
-        ):
-            return "failed"
-    return "bug"

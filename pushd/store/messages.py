@@ -136,25 +136,6 @@ class Messages(Noun):
         if queue is not None and queue.gap <= upto:
             queue.gap = 0
 
-    @writes()
-    def expire_queues(self, journal: Journal, before: int, most: int) -> int:
-        """Replace what waits since before then (ms) by gaps, in up to `most` queues.
-
-        Gives in how many. Only the front of a queue expires, so what stays keeps its order.
-        """
-        journal.save_positions()
-        oldest = "SELECT coalesce(max(id), 0) FROM message WHERE created < ?"
-        newest = journal.db.execute(oldest, (before,)).fetchone()[0]
-        devices = journal.db.execute(
-            "SELECT q.device, max(q.seq) FROM queue q JOIN position p ON p.device = q.device"
-            " WHERE q.seq > p.acked AND q.message <= ? AND NOT EXISTS (SELECT 1 FROM gap g"
-            " WHERE g.device = q.device AND g.seq = q.seq) GROUP BY q.device LIMIT ?",
-            (newest, most),
-        ).fetchall()
-        for device, seq in devices:
-            _fold_front(journal, device, seq)
-        return len(devices)
-
     # --- what people read -----------------------------------------------------------------
 
     @reads()
@@ -378,7 +359,7 @@ class Messages(Noun):
         """Put a stub in the place of one's own message that was sent since then (ms).
 
         A group's owner and admins recall anybody's at any time. The others are told by an event.
-        Raises Refusal 4005, 4004 for another's or an old one;
+        Raises Refusal 4005, 4004 for another's or an old one, or for who is out of the group;
         a second recall changes nothing.
         """
         account = actor.account
@@ -389,6 +370,8 @@ class Messages(Noun):
         leads = sender and group is not None and group.rank(account) > 0
         if sender != account and not leads:
             raise Refusal(Status.NOT_ALLOWED, "this is not your message", field="msgId")
+        if key.startswith("g") and (group is None or account not in group.members):
+            raise Refusal(Status.NOT_ALLOWED, "you are not in this group any more", field="msgId")
         if original is not None:
             return
         if created < since and not leads:
@@ -408,8 +391,6 @@ class Messages(Noun):
         journal.signals += [("recalled", user, number, rest) for user in users]
         if group is not None:
             journal.group_notice(group, text, event)
-        if key.startswith("g"):
-            # A group that was dissolved has no more messages.
             return
         for user in users:
             without = actor.device if user == account else 0
@@ -491,32 +472,6 @@ def readable(db: sqlite3.Connection, account: int, number: int) -> tuple[int, in
     if row is None:
         raise Refusal(Status.NOT_FOUND, "no such message", field="msgId")
     return row
-
-
-def _fold_front(journal: Journal, device: int, seq: int) -> None:
-    """Replace the front of a queue, up to a seq, by one gap over its seqs."""
-    db = journal.db
-    queue = journal.queue(device)
-    if queue is None:
-        return
-    number = journal.message_id()
-    chats = db.execute(
-        "SELECT chat, min(after) FROM (SELECT m.chat AS chat, q.message - 1 AS after FROM queue q"
-        " JOIN message m ON m.id = q.message WHERE q.device = ?1 AND q.seq > ?2 AND q.seq <= ?3"
-        " UNION ALL SELECT chat, after FROM gap_chat WHERE device = ?1 AND seq > ?2 AND seq <= ?3)"
-        " GROUP BY chat ORDER BY 2 LIMIT 101",
-        (device, queue.acked, seq),
-    ).fetchall()
-    for table in ("queue", "gap", "gap_chat"):
-        db.execute(f"DELETE FROM {table} WHERE device = ? AND seq <= ?", (device, seq))
-    db.execute("INSERT INTO queue VALUES (?, ?, ?)", (device, seq, number))
-    values = (device, seq, queue.acked + 1, number, journal.now, 0)
-    db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?, ?)", values)
-    for chat, after in chats:
-        db.execute("INSERT INTO gap_chat VALUES (?, ?, ?, ?)", (device, seq, chat, after))
-    journal.keep_next_id()
-    account = queue.account
-    journal.forget_account(account)
 
 
 __all__ = ["Messages", "key_for", "peer_of", "shown_key"]

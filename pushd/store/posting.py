@@ -14,13 +14,15 @@ from ..status import Status
 from . import references, requests
 from .journal import Journal
 from .membership import Group
-from .records import Mailbox, Route, message_body
+from .records import Mailbox, Route, message_body, pair_key
 
 PAIR_TYPES = (MessageType.NORMAL, MessageType.REQUEST, MessageType.TASK)
 
 
 # Queue rows of one list, which is one transaction: more would let all others wait too long.
 MOST_ROWS = 50_000
+# An `expire` that is over when it begins: the row is kept for its clientId, and never shown.
+NEVER_SHOWN = -1
 # Where a message goes: to the other one of a pair, or to a group.
 _Target = Route | Group
 # What is to be stored for one draft once the whole list is found good: the draft, its target, its
@@ -83,7 +85,7 @@ def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
         group = _group(journal, sender, draft)
         if group is not None:
             return _plan_group(journal, sender, draft, group)
-    route = journal.route(sender, draft.to) if kind in PAIR_TYPES else None
+    route = _route(journal, sender, draft) if kind in PAIR_TYPES else None
     if route is None:
         if kind in (MessageType.NORMAL, MessageType.REQUEST):
             raise Refusal(Status.NULL_USER, field="toId")
@@ -101,22 +103,35 @@ def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
     return draft, route, body, None
 
 
+def _route(journal: Journal, sender: int, draft: Draft) -> Route | None:
+    """Tell what holds between the sender and the user `toId`; None if there is no such user.
+
+    A repeat is confirmed again also when they are gone since.
+    """
+    route = journal.route(sender, draft.to)
+    if route is None and draft.to and draft.client_id and journal.home(sender, draft.client_id):
+        chat = journal.find_chat(pair_key(sender, draft.to))
+        route = Route(chat, sender, draft.to, False, False, False)
+    return route
+
+
 def _group(journal: Journal, sender: int, draft: Draft) -> Group | None:
     """Find the group that chatId or toId names: the first that the sender is in.
 
-    A repeat of a confirmed message is confirmed again also when its sender has left since, or the
-    group was dissolved.
+    A repeat of a confirmed message means the chat that it went to then, also when its sender has
+    left or joined a group since, or the group was dissolved.
     """
-    keys = [key for key in draft.chat if key]
-    named = [journal.groups.find(journal.db, key) for key in keys]
-    groups = [group for group in named if group is not None]
-    for group in groups:
-        if sender in group.members:
-            return group
-    if not draft.client_id or not journal.knows(sender, draft.client_id):
+    db, keys = journal.db, [key for key in draft.chat if key]
+    home = journal.home(sender, draft.client_id) if draft.client_id else ""
+    if home in keys:
+        return journal.groups.find(db, home) or journal.groups.ended(db, home)
+    if home and draft.type in PAIR_TYPES and home == pair_key(sender, draft.to):
         return None
-    ended = (journal.groups.ended(journal.db, key) for key in keys)
-    return groups[0] if groups else next((group for group in ended if group is not None), None)
+    for key in keys:
+        group = journal.groups.find(db, key)
+        if group is not None and sender in group.members:
+            return group
+    return None
 
 
 def _plan_group(journal: Journal, sender: int, draft: Draft, group: Group) -> _Plan:
@@ -185,9 +200,19 @@ def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accep
     if not chat:
         assert isinstance(target, Route), "a group has its chat from the beginning"
         chat = target.chat = journal.chat(target.key, "pair", {sender.account, target.to})
-    if draft.type == MessageType.REQUEST:
-        requests.record(journal, sender.account, draft.to, draft.description)
+    if draft.type == MessageType.REQUEST and not requests.record(
+        journal, sender.account, draft.to, draft.description
+    ):
+        return _keep(journal, sender.account, draft, target, body)
     return _spread(journal, sender, device, draft, target, body)
+
+
+def _keep(journal: Journal, account: int, draft: Draft, target: _Target, body: str) -> Accepted:
+    """Store what nobody is to see, for its clientId alone."""
+    number, _ = journal.store_message(
+        target.chat, account, body, None, draft.client_id or None, draft.client_key, NEVER_SHOWN
+    )
+    return Accepted(number, target.key, journal.now)
 
 
 def _spread(

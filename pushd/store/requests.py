@@ -35,16 +35,21 @@ def asked(journal: Journal, asker: int, to: int) -> bool:
 
 
 def record(journal: Journal, asker: int, to: int, description: str) -> bool:
-    """Note a request, or make friends of two who both asked; True when they are friends now."""
+    """Note a request, or make friends of two who both asked; True if a message is to tell of it."""
     if asked(journal, to, asker):
         befriend(journal, asker, to)
-        return True
+        return False
+    route = journal.route(asker, to)
+    if route is None or route.friends:
+        # Two requests in one list, of which the first made friends.
+        return False
+    again = asked(journal, asker, to)
     journal.db.execute(
         "INSERT INTO friend_request VALUES (?1, ?2, ?3, ?4)"
         " ON CONFLICT (account, asker) DO UPDATE SET description = ?3",
         (to, asker, description, journal.now),
     )
-    return False
+    return not again
 
 
 def event(asker: int, description: str) -> str:
@@ -56,8 +61,7 @@ def event(asker: int, description: str) -> str:
 def ask(journal: Journal, asker: int, to: int, description: str, device: int) -> None:
     """Ask for friendship: note it, and send the one asked a message of type 2."""
     check(journal, asker, to)
-    again = asked(journal, asker, to)
-    if record(journal, asker, to, description) or again:
+    if not record(journal, asker, to, description):
         return
     key = pair_key(asker, to)
     chat = journal.chat(key, "pair", {asker, to})

@@ -133,6 +133,9 @@ class Tracing(Noun):
             (recalled or 0) if gone else None,
             expires or 0,
         )
+        if expires is not None and expires < created:
+            # It is kept for its clientId alone, and went nowhere.
+            return found
         members = db.execute(MEMBERS, (chat, after, number, size + 1)).fetchall()
         if len(members) > size:
             found.next = members[size - 1][0]

@@ -14,15 +14,19 @@ import structlog
 
 from ..clock import Clock
 from ..errors import PushdError, Refusal, StoreFailed
+from ..histogram import SECONDS, SIZES, Histogram
 from ..model import Accepted, Actor, Delivery, Draft, Failed
 from ..status import Status
 from .engine import Worker
 from .journal import Busy, Journal, Operation
+from .lines import Lines
 from .posting import post_list
 
 log = structlog.get_logger("pushd.store")
 
 R = TypeVar("R")
+
+NO_CHATS: frozenset[str] = frozenset()
 
 # What a batch's deliveries and signals are handed to, on the loop.
 Deliver = Callable[[list[Delivery], list[Any]], None]
@@ -33,6 +37,7 @@ class Post:
 
     __slots__ = (
         "actor",
+        "chats",
         "client_keys",
         "committed",
         "deliveries",
@@ -41,10 +46,12 @@ class Post:
         "grows",
         "lists",
         "results",
+        "sender",
         "signals",
         "slot",
         "tags",
         "weight",
+        "wide",
     )
 
     def __init__(self, actor: Actor, done: Callable[["Post"], None]) -> None:
@@ -56,6 +63,9 @@ class Post:
         self.slot: Any = None  # the caller's
         self.results: list[list[Accepted] | list[Failed]] = []  # one for each list
         self.client_keys: list[int] = []  # by which earlier messages are found
+        self.sender = actor.account
+        self.chats: frozenset[str] = NO_CHATS  # what its messages name that may be groups
+        self.wide = False
         self.deliveries: list[Delivery] = []
         self.signals: list[Any] = []
         self.error: BaseException | None = None
@@ -68,8 +78,11 @@ class Post:
         self.tags.append(tag)
         self.weight += len(drafts)
         for draft in drafts:
-            if isinstance(draft, Draft) and draft.client_key is not None:
-                self.client_keys.append(draft.client_key)
+            if isinstance(draft, Draft):
+                if draft.client_key is not None:
+                    self.client_keys.append(draft.client_key)
+                if draft.chat:
+                    self.chats = self.chats.union(draft.chat)
 
     def apply(self, journal: Journal) -> bool:
         """Store every list, or note why it is refused; False when the batch is large enough."""
@@ -87,6 +100,11 @@ class Post:
             else:
                 results.append(post_list(journal, sender, actor.device, drafts))
         return True
+
+    @property
+    def lately(self) -> int:
+        """How many lists its deliveries are of."""
+        return len(self.results) - self.committed
 
     def advance(self) -> None:
         """Note that the lists that have results are committed."""
@@ -107,6 +125,11 @@ class Post:
 
 class Verb(Generic[R]):
     """One change of the store; `function` runs in the transaction and checks before it writes."""
+
+    chats = NO_CHATS
+    lately = 1
+    sender = 0  # it stands in no order with the posts of its account
+    wide = False
 
     __slots__ = (
         "actor",
@@ -192,18 +215,24 @@ class Writer:
         self.deliver: Deliver = lambda deliveries, signals: None
         self.waiting = 0  # messages and verbs that are not committed yet
         self.batches = 0  # committed so far
+        self.sizes = Histogram(SIZES)  # messages and verbs of a batch
+        self.times = Histogram(SECONDS)  # of a batch, from the loop and back to it
         self.full = False  # the disk is full
         self.failed: StoreFailed | None = None  # why nothing is committed any more
         self._worker = worker
         self._journal = journal
         self._clock = clock
-        self._batch_rows = batch_rows
         self._busy_seconds = busy_seconds
         self._queue_limit = queue_limit
-        self._operations: list[Operation] = []
+        self._lines = Lines(batch_rows)
         self._acks: dict[int, tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
+
+    @property
+    def journal(self) -> Journal:
+        """What the writer's thread writes with; its counters may be read from anywhere."""
+        return self._journal
 
     @property
     def saturated(self) -> bool:
@@ -216,7 +245,7 @@ class Writer:
             operation.error = Refusal(Status.RESTARTING, retry_after=3)
             operation.finish()
             return
-        self._operations.append(operation)
+        self._lines.add(operation)
         self.waiting += operation.weight
         self._wake.set()
 
@@ -232,7 +261,7 @@ class Writer:
         self._acks.pop(device, None)
 
     async def barrier(self) -> None:
-        """Wait until all that was handed in is committed, acks included."""
+        """Wait until the acks and verbs that were handed in are committed."""
         await self.call(lambda journal: None, grows=False)
 
     async def call(
@@ -254,8 +283,9 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._operations or self._acks:
-                await self._commit(self._take())
+            while self._lines or self._acks:
+                acks, self._acks = self._acks, {}
+                await self._commit(acks, self._lines.take())
             if self._stopping:
                 return
 
@@ -264,21 +294,9 @@ class Writer:
         self._stopping = True
         self._wake.set()
 
-    def _take(self) -> tuple[dict[int, tuple[int, int]], list[Operation]]:
-        acks, self._acks = self._acks, {}
-        total = 0
-        for count, operation in enumerate(self._operations, start=1):
-            total += operation.weight
-            if total >= self._batch_rows:
-                batch = self._operations[:count]
-                del self._operations[:count]
-                return acks, batch
-        batch, self._operations = self._operations, []
-        return acks, batch
-
-    async def _commit(self, taken: tuple[dict[int, tuple[int, int]], list[Operation]]) -> None:
-        acks, batch = taken
-        deadline = self._clock.now() + self._busy_seconds
+    async def _commit(self, acks: dict[int, tuple[int, int]], batch: list[Operation]) -> None:
+        begin = self._clock.now()
+        deadline = begin + self._busy_seconds
         while True:
             try:
                 finished = await self._worker.run(self._in_thread, acks, batch)
@@ -297,6 +315,8 @@ class Writer:
                 self._fail(problem, batch)
                 raise
         self.batches += 1
+        self.times.add(self._clock.now() - begin)
+        self.sizes.add(sum(operation.weight for operation in batch[:finished]))
         self._tell_space()
         self._finish(batch[:finished])
         if finished < len(batch):
@@ -310,6 +330,7 @@ class Writer:
     def _finish(self, batch: list[Operation]) -> None:
         for operation in batch:
             self.waiting -= operation.weight
+            self._lines.finished(operation)
             if operation.error is None and (operation.deliveries or operation.signals):
                 self.deliver(operation.deliveries, operation.signals)
             operation.finish()
@@ -325,18 +346,17 @@ class Writer:
 
     def _put_back(self, rest: list[Operation]) -> None:
         """Commit the rest of a batch next; what is committed of its first one is delivered now."""
+        self._lines.put_back(rest)
         first = rest[0]
         self.deliver(first.deliveries, first.signals)
         first.deliveries, first.signals = [], []
         first.advance()
-        self._operations[:0] = rest
 
     def _fail(self, problem: StoreFailed, batch: list[Operation]) -> None:
         self.failed = problem
-        for operation in (*batch, *self._operations):
+        for operation in (*batch, *self._lines.drain()):
             operation.error = Refusal(Status.RESTARTING, retry_after=3)
             operation.finish()
-        self._operations = []
 
 
 __all__ = ["Post", "PushdError", "Verb", "Writer"]

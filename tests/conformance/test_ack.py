@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from .people import limited
 from .process import StartServer
 from .wire import Dialer, Frame, Wire, befriend, content, frame, pair_chat, text
 
@@ -489,6 +490,20 @@ class TestTyping:
         again, reply = await dial.resume(b.push_id, accept=["typing"])
         assert reply["queued"] == 0
         await again.expect_nothing()
+
+    async def test_budget(self, server: StartServer) -> None:
+        """Each looks at all members: more than a minute allows are 4290, told to nobody."""
+        dial = server(limits_typing=3).dial
+        a, b = await dial.pair(accept=["typing"])
+        again = await dial.device(a)
+        group = (await a.ok("create_group", name="x", kind="tag", userIds=[b.user_id]))["id"]
+        await b.expect_delivery(ack=True)
+        for wire in (a, again, a):
+            await wire.ok("typing", chatId=group)
+            await b.recv()
+        assert 1 <= await limited(again, "typing", {}, userId=b.user_id) <= 60
+        await limited(a, "typing", {}, chatId=group)
+        await b.expect_nothing()
 
 
 class TestPresence:

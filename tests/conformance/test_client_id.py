@@ -2,6 +2,7 @@
 
 import asyncio
 
+from .crowd import founded
 from .wire import (
     Dialer,
     Frame,
@@ -130,6 +131,44 @@ class TestClientId:
         assert await a.say(b.user_id, "x", clientId=mine) == row
         await assert_refused(a, 4004, text(b.user_id, "x", clientId=client_id()))
         await b.expect_nothing()
+
+    async def test_when_groups_have_changed(self, dial: Dialer) -> None:
+        """A retry means the chat that it went to, whatever its names would mean by now."""
+        left, (a, b) = await founded(dial, 2)
+        [other, joined] = [
+            (await a.ok("create_group", name="x", kind="group", userIds=[b.user_id]))["id"],
+            (await b.ok("create_group", name="x", kind="group"))["id"],
+        ]
+        named = {"chatId": left, "type": "5", "clientId": client_id()}
+        lines = [
+            text(other, "to a group, and another", **named),
+            text(b.user_id, "to a group, and a friend", **{**named, "clientId": client_id()}),
+            text(b.user_id, "to a friend", **{**named, "clientId": client_id(), "chatId": joined}),
+        ]
+        rows = await a.post(*lines)
+        assert [row["chatId"] for row in rows] == [left, left, pair_chat(a, b)]
+        await b.ok("invite", groupId=joined, userIds=[a.user_id])
+        await a.ok("set_role", groupId=left, userId=b.user_id, role="owner")
+        await a.ok("leave_group", groupId=left)
+        assert await a.post(*lines) == rows
+        # New ones go where the names lead now.
+        fresh = [{**line, "clientId": client_id()} for line in lines]
+        found = [row["chatId"] for row in await a.post(*fresh)]
+        assert found == [other, pair_chat(a, b), joined]
+        # What a name stands for by now is another message.
+        await assert_refused(a, 4003, {**lines[0], "chatId": other}, "message[0].clientId")
+        await b.ok("dissolve_group", groupId=left)
+        assert await a.post(*lines) == rows
+
+    async def test_when_the_other_is_gone(self, dial: Dialer) -> None:
+        """A retry is confirmed also when the account that it went to was deleted since."""
+        a, b = await dial.pair()
+        mine = client_id()
+        row = await a.say(b.user_id, "x", clientId=mine)
+        await b.ok("delete_account", password=b.password)
+        assert await a.say(b.user_id, "x", clientId=mine) == row
+        await assert_refused(a, 4003, text(b.user_id, "y", clientId=mine))
+        await assert_refused(a, 6004, text(b.user_id, "x", clientId=client_id()))
 
     async def test_other_content(self, dial: Dialer) -> None:
         """With any other content it is refused with 4003, and the first stays as it is."""

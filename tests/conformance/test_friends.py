@@ -6,6 +6,7 @@ import pytest
 
 from .people import (
     ACCOUNT,
+    ONE_LOOP,
     ROUNDS,
     USER,
     all_pages,
@@ -20,7 +21,7 @@ from .people import (
     users,
 )
 from .process import StartServer
-from .wire import Dialer, Frame, Wire, befriend, content, frame, pair_chat, text
+from .wire import Dialer, Frame, Wire, befriend, client_id, content, frame, pair_chat, text
 
 # The commands about one user, all of which answer with that user.
 ABOUT_ONE = (
@@ -146,9 +147,54 @@ class TestAsking:
         await b.ok("accept_friend", userId=a.user_id)
         await assert_friends(a, b)
 
-    async def test_twice(self, dial: Dialer) -> None:
-        """Asking again is no error and makes no second request."""
+    async def test_both_ask_by_message(self, dial: Dialer) -> None:
+        """A list does what the command does: friends, `friend_accepted`, and no message."""
+        a, b = await dial.user(started=True), await dial.user(started=True)
+        other = await dial.device(b)
+        await a.ok("add_friend", userId=b.user_id)
+        for each in (b, other):
+            await each.expect_delivery(ack=True)
+        mine = client_id()
+        row = await b.say(a.user_id, "yes", type="2", clientId=mine)
+        assert row["chatId"] == pair_chat(a, b)
+        [told] = await a.expect_delivery(ack=True)
+        assert (told["event"]["name"], told["event"]["userId"]) == ("friend_accepted", b.user_id)
+        await a.expect_nothing()
+        await other.expect_nothing()
+        await assert_friends(a, b)
+        assert await requests_of(a) == await requests_of(b) == []
+        # No chat shows it, and nobody finds it; its clientId stands for it all the same.
+        for one, peer in ((a, b), (b, a)):
+            shown = await one.ok("history", userId=peer.user_id)
+            assert [each["fromId"] for each in shown] == [a.user_id]
+            [entry] = [each for each in await one.ok("chats") if each["kind"] == "pair"]
+            assert entry["last"]["msgId"] == shown[0]["msgId"]
+            assert entry["unread"] == (one is b)
+        assert await b.say(a.user_id, "yes", type="2", clientId=mine) == row
+        await b.refused(4003, frame([text(a.user_id, "no", type="2", clientId=mine)]))
+
+    async def test_twice_in_one_list(self, dial: Dialer) -> None:
+        """Two requests in one list are one, also where the first of them makes friends."""
         a, b = await users(dial, 2)
+        await a.post(*(text(b.user_id, words, type="2") for words in ("one", "two")))
+        [entry] = await b.ok("friend_requests")
+        assert entry["description"] == "two"
+        assert len(await b.ok("history", userId=a.user_id)) == 1
+        await b.post(*(text(a.user_id, words, type="2") for words in ("one", "two")))
+        await assert_friends(a, b)
+        assert await requests_of(a) == await requests_of(b) == []
+
+    async def test_twice(self, dial: Dialer) -> None:
+        """Asking again, by command or message, makes no second request and tells nobody."""
+        a, b = await dial.user(), await dial.user(started=True)
+        await a.ok("add_friend", userId=b.user_id)
+        await b.expect_delivery(ack=True)
+        await a.ok("add_friend", userId=b.user_id)
+        await a.say(b.user_id, "again", type="2")
+        await b.expect_nothing()
+        [entry] = await b.ok("friend_requests")
+        assert entry["description"] == "again"
+        await b.ok("reject_friend", userId=a.user_id)
         for _ in range(2):
             await a.ok("add_friend", userId=b.user_id)
         assert await requests_of(b) == [a.user_id]
@@ -582,6 +628,8 @@ class TestLimits:
         await a.ok("accept_friend", userId=b.user_id)
 
 
+@ONE_LOOP
+@pytest.mark.slow
 class TestRaces:
     """Two answers in one moment: one wins, the other is told, and both sides agree."""
 
@@ -648,7 +696,7 @@ class TestRaces:
     async def test_delete_twice(self, dial: Dialer) -> None:
         """Both end it at once: it has ended; 1 and 4004."""
         a, b = await users(dial, 2)
-        for _ in range(ROUNDS // 5):
+        for _ in range(ROUNDS):
             await befriend(a, b)
             replies = await at_once(
                 (a, {"cmd": "delete_friend", "userId": b.user_id}),

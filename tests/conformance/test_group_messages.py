@@ -625,16 +625,30 @@ class TestRecall:
         assert [each.get("recalled") for each in got] == [True, None]
 
     @ONE_LOOP
-    async def test_in_a_group_that_ended(self, dial: Dialer) -> None:
-        """Recalled after the end: those who could read it are told, those who left before not."""
+    async def test_who_is_out(self, dial: Dialer) -> None:
+        """Who left or was kicked recalls nothing any more, their own neither: 4004."""
         group, (a, b, c) = await founded(dial, 3)
-        await c.ok("leave_group", groupId=group)
-        [row] = await b.post(note(group, "x"))
+        rows = {each: (await each.post(note(group, each.user_id)))[0]["msgId"] for each in (b, c)}
+        await b.ok("leave_group", groupId=group)
+        await a.ok("kick", groupId=group, userIds=[c.user_id])
+        for each, row in rows.items():
+            await failed(each, 4004, "recall", {}, "msgId", msgId=row)
+        said = [b.user_id, c.user_id, "left", "kicked"]
+        assert (await talk(a, group))[-4:] == said
+        # Who comes back is in again, but reads nothing of the time before.
+        await a.ok("invite", groupId=group, userIds=[b.user_id])
+        await failed(b, 4005, "recall", {}, "msgId", msgId=rows[b])
+
+    @ONE_LOOP
+    async def test_in_a_group_that_ended(self, dial: Dialer) -> None:
+        """All are out of a group that was dissolved: 4004, for its owner too."""
+        group, (a, b) = await founded(dial, 2)
+        rows = {each: (await each.post(note(group, "x")))[0]["msgId"] for each in (a, b)}
+        await a.ok("recall", msgId=rows[a])
         await a.ok("dissolve_group", groupId=group)
-        await started(c)
-        await b.ok("recall", msgId=row["msgId"])
-        await silent(c)
-        assert (await a.ok("history", chatId=group, limit=2))[0]["recalled"] is True
+        for each, row in rows.items():
+            await failed(each, 4004, "recall", {}, "msgId", msgId=row)
+        assert (await talk(b, group))[-4:] == ["", "x", "recalled", "dissolved"]
 
 
 class TestOrder:

@@ -588,6 +588,46 @@ class TestWaitingLine:
         await second.login(b.phone)
         assert (await second.start())["queued"] == 0
 
+    async def test_again_when_the_reply_was_lost(self, dial: Dialer) -> None:
+        """A first device of which the client never learnt keeps nothing from the next one."""
+        a, b = await dial.user(started=True), await dial.user()
+        await befriend(a, b)
+        await a.say(b.user_id, "x")
+        queued = (await b.start())["queued"]
+        # The reply counts as lost: the pushId is never used.
+        b.abort()
+        await a.say(b.user_id, "y")
+        second = await dial()
+        await second.login(b.phone)
+        await _wait_online(second, 0)
+        assert (await second.start())["queued"] == queued + 1
+        got = await second.expect_delivery(queued + 1, ack=True)
+        assert [content(each) for each in got[-2:]] == ["x", "y"]
+        assert [each["seq"] for each in got] == list(range(1, queued + 2))
+
+    @pytest.mark.parametrize("proof", ["heartbeat", "ack", "restart"])
+    async def test_not_when_the_push_id_was_used(self, dial: Dialer, proof: str) -> None:
+        """A client that has used its pushId keeps what waits for itself."""
+        a, b = await dial.user(started=True), await dial.user()
+        await befriend(a, b)
+        await b.start()
+        await b.expect_delivery()
+        if proof == "heartbeat":
+            await b.heartbeat()
+        elif proof == "ack":
+            await b.ack()
+            await b.fence()
+        b.abort()
+        second = await dial()
+        await second.login(b.phone)
+        await _wait_online(second, 0)
+        if proof == "restart":
+            again = await dial()
+            await again.restart(b.push_id)
+            again.abort()
+            await _wait_online(second, 0)
+        assert (await second.start())["queued"] == 0
+
     async def test_not_while_another_device_lives(self, dial: Dialer) -> None:
         """The unacked messages of a device die with it while the account has others."""
         a, b = await dial.pair()
