@@ -624,7 +624,8 @@ class Journal:
         before, queue.acked = queue.acked, min(seq, queue.last)
         self._moved += queue.acked - before
         if message > queue.message:
-            self.marks.ack(device, queue.message, message, self.now)
+            if self.now >= queue.mark_due:
+                self.marks.ack(queue, message, self.now)
             queue.message = message
         queue.acked_at = self.now
         self._dirty[device] = queue

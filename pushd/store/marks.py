@@ -16,10 +16,11 @@ from collections import deque
 
 from ..clock import Clock
 from ..config import Trace
+from .records import Queue
 from .rows import insert_rows
 
-# Devices and readers whose last mark is remembered; the next ones are only marked sooner.
-MOST_OWNERS = 100_000
+# Readers whose last mark is remembered; beyond that all of them are marked sooner.
+MOST_READERS = 100_000
 # Rows that are added before the oldest are removed.
 TRIM_PERIOD = 1024
 # A batch that was committed: its first msgId, its last one, when (ms).
@@ -33,20 +34,18 @@ class Marks:
         self.commits: deque[Commit] = deque(maxlen=settings.commits)
         self._pause = settings.seconds * 1000
         self._most = settings.marks
-        self._acked: dict[int, int] = {}  # when a device was marked last, in ms
-        self._read: dict[tuple[int, int], int] = {}  # when a reader of a chat was
+        self._read: dict[tuple[int, int], int] = {}  # when a reader of a chat was marked, in ms
         self._ack_rows: list[int] = []
         self._read_rows: list[int] = []
         self._added = TRIM_PERIOD  # rows since the oldest were removed
 
-    def ack(self, device: int, before: int, message: int, now: int) -> None:
-        """Note that a device has acked up to a msgId, unless it was marked a moment ago."""
-        if now - self._acked.get(device, 0) >= self._pause:
-            self._acked[device] = now
-            self._ack_rows += (device, before, message, now)
+    def ack(self, queue: Queue, message: int, now: int) -> None:
+        """Note that a device acks up to a msgId; the caller waits until `mark_due` for the next."""
+        queue.mark_due = now + self._pause
+        self._ack_rows += (queue.device, queue.message, message, now)
 
     def read(self, chat: int, account: int, before: int, message: int, now: int) -> None:
-        """Note that somebody has read a chat up to a msgId, likewise."""
+        """Note that somebody has read a chat up to a msgId, unless it was noted a moment ago."""
         if now - self._read.get((chat, account), 0) >= self._pause:
             self._read[chat, account] = now
             self._read_rows += (chat, account, before, message, now)
@@ -71,15 +70,13 @@ class Marks:
         """Note when a batch was durable, if it gave msgIds out."""
         if following > first:
             self.commits.append((first, following - 1, clock.wall()))
-        for owners in (self._acked, self._read):
-            if len(owners) > MOST_OWNERS:
-                owners.clear()
+        if len(self._read) > MOST_READERS:
+            self._read.clear()
 
     def rolled_back(self) -> None:
-        """Forget the marks of a batch that was not committed; their owners are marked again."""
+        """Forget the marks of a batch that was not committed; the next ones are written anew."""
         self._ack_rows.clear()
         self._read_rows.clear()
-        self._acked.clear()
         self._read.clear()
 
 

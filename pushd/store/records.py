@@ -23,6 +23,7 @@ class Queue:
         "gap_chats",
         "holes",
         "last",
+        "mark_due",
         "message",
         "since",
         "waiting",
@@ -42,6 +43,7 @@ class Queue:
         self.since = since  # the newest msgId when it was created
         # As in the table `position`.
         self.last, self.acked, self.message, self.acked_at = position
+        self.mark_due = 0  # when an ack is marked next, in ms
         self.deleted = 0  # rows up to this seq are removed
         self.holes = 0  # seqs above `acked` that have no row of their own
         self.gap = 0  # the seq of the open gap, 0 when there is none
