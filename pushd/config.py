@@ -240,6 +240,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     ] = 16777216
     cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory")] = 100000
     cache_pairs: Annotated[int, within(1, _MANY, "pairs", "Friendships kept in memory")] = 200000
+    young_rows: Annotated[int, within(1, _MANY, "rows", "In the small part of the queues")] = 65536
     young_chats: Annotated[
         int, within(1, _MANY, "messages", "In the small part of the index by chat")
     ] = 4096

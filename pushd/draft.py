@@ -6,8 +6,10 @@ looked at and every failure is told.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
+from typing import NoReturn
 
 from .config import Limits
 from .encoding import encode
@@ -65,13 +67,15 @@ def draft(message: MessageIn, sender: int, limits: Limits) -> Draft:
     """Check one message; raises Refusal with the field counted from the message."""
     if message.from_id and message.from_id != str(sender):
         raise Refusal(Status.NOT_ALLOWED, "fromId is empty or your own id", field="fromId")
-    kind = _type(message.type)
+    kind = TYPES.get(message.type) or _refuse_type(message.type)
     infos = message.info
     if isinstance(infos, list) and len(infos) == 1:
         infos = infos[0]
     if isinstance(infos, InfoIn) and infos.category in TEXT:
         # What nearly all messages are: one text.
-        text = _content(infos, 0, limits.text)
+        text = infos.content or ""
+        if not 0 < len(text) <= limits.text:
+            _content(infos, 0, limits.text)
         made = Draft(kind, f'[{{"category":"0","content":{encode(text).decode()}}}]', fold(text))
     else:
         text, made = _many_infos(infos, kind, limits)
@@ -110,6 +114,7 @@ def client_key(sender: int, client_id: str) -> int:
     return SIGNED.unpack(made.digest())[0]  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=4096)
 def user_number(text: str | None) -> int:
     """Give the number of a user id; 0 for what cannot be one."""
     if text and text.isascii() and text.isdigit() and len(text) <= 16 and text[0] != "0":
@@ -117,13 +122,10 @@ def user_number(text: str | None) -> int:
     return 0
 
 
-def _type(value: str | int | None) -> int:
-    kind = TYPES.get(value)
-    if kind is None:
-        raise BadField("type", "type is 0 to 7")
-    if kind == MessageType.SYSTEM:
+def _refuse_type(value: str | int | None) -> NoReturn:
+    if TYPES.get(value) == MessageType.SYSTEM:
         raise Refusal(Status.NOT_ALLOWED, "type 0 is the server's", field="type")
-    return kind
+    raise BadField("type", "type is 0 to 7")
 
 
 def _many_infos(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from .clock import Dates
 from .encoding import encode
@@ -120,7 +120,7 @@ def decode_frame(line: bytes) -> Frame:
         frame = _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(line)
-    if (b"\\" in line and b"\\u0000" in line) or frame.cmd == "":
+    if (b"\\" in line and b"\\u0000" in line) or (frame.cmd is not UNSET and not frame.cmd):
         return _decode_slowly(line)
     return frame
 

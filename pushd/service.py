@@ -206,7 +206,7 @@ class Service:
     def spend_messages(self, session: Session, drafts: Sequence[Draft | Failed]) -> None:
         """Spend the budgets of messages, if there is one, and of requests; raises TooMany."""
         for draft in drafts:
-            if isinstance(draft, Draft) and draft.type == MessageType.REQUEST:
+            if type(draft) is Draft and draft.type == MessageType.REQUEST:
                 self.ctx.spend(session, "friend_requests")
         if not self.limits.messages:
             return

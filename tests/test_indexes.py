@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from pushd.store.engine import migrate
-from pushd.store.indexes import LEAST_SLICE, ChatIndex, ClientKeys, in_both, newest_of
+from pushd.store.indexes import LEAST_SLICE, ClientKeys, TwoParts, in_both, newest_of
 
 LIMIT = 100
 
@@ -24,7 +24,8 @@ class Shelf:
 
     def start(self) -> None:
         """Begin as after a start of the server."""
-        self.chats, self.keys = ChatIndex(LIMIT), ClientKeys(LIMIT)
+        self.chats = TwoParts("chat_recent", "chat_message", ("chat", "message"), LIMIT)
+        self.keys = ClientKeys(LIMIT)
         self.keys.open(self.db)
 
     def batch(self, size: int, *, commits: bool = True) -> None:
@@ -40,7 +41,7 @@ class Shelf:
                 " VALUES (?, ?, 1, 1, '', ?)",
                 (number, chat, key),
             )
-            self.chats.add(chat, number)
+            self.chats.rows += (chat, number)
             if key is not None:
                 self.keys.add(key, number)
         self.next_id += size

@@ -100,7 +100,7 @@ async def test_what_waits_becomes_a_gap_before_it_goes(
     assert messages(bench) == {young}
     rows = bench.sql(
         "SELECT q.seq, g.seq_from FROM queue q JOIN device d ON d.id = q.device LEFT JOIN gap g"
-        f" ON g.device = q.device AND g.seq = q.seq WHERE d.account = {other.account}"
+        f" ON g.device = q.device AND g.seq = q.seq WHERE d.account = {other.account} ORDER BY 1"
     )
     assert len(rows) == 2
     assert rows[0][1] == 1

@@ -89,8 +89,8 @@ class Detail:
     fields: Fields  # what programs do
 
     def text(self) -> str:
-        """Give a line for each value, an empty one, and a table."""
-        return f"{self.record.text()}\n\n{self.listing.text()}"
+        """Give a line for each value, and a table below."""
+        return f"{self.record.text()}\n{self.listing.text()}"
 
     def json(self) -> str:
         """Give one object."""

@@ -132,6 +132,7 @@ class Store:
             most_friends=config.limits.friends,
             strangers=config.auth.strangers == "allow",
             batch_rows=settings.batch_rows,
+            young_rows=settings.young_rows,
             young_chats=settings.young_chats,
             young_client_ids=settings.young_client_ids,
             trace=config.trace,

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import Refusal
 from ..model import Actor, Bound
 from ..status import Status
+from .indexes import QUEUE_TABLES
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .records import Mailbox, Queue
@@ -138,7 +139,7 @@ def drop_devices(
         if box is not None and queue is not None and list(box.devices) == [device]:
             move_queue(journal, queue, box.line)
         journal.forget_account(account)
-        for table in ("queue", "gap", "gap_chat", "position"):
+        for table in (*QUEUE_TABLES, "position"):
             journal.db.execute(f"DELETE FROM {table} WHERE device = ?", (device,))
         journal.db.execute("DELETE FROM device WHERE id = ?", (device,))
         if not quietly:
@@ -148,7 +149,7 @@ def drop_devices(
 def move_queue(journal: Journal, source: Queue, target: Queue) -> int:
     """Append what waits in one queue to another, with seqs of its own; gives the lowest msgId."""
     lowest = copy_queue(journal, source, target)
-    for table in ("queue", "gap", "gap_chat"):
+    for table in QUEUE_TABLES:
         journal.db.execute(f"DELETE FROM {table} WHERE device = ?", (source.device,))
     source.acked = source.last
     journal.touch(source)
@@ -162,8 +163,8 @@ def copy_queue(journal: Journal, source: Queue, target: Queue) -> int:
     rows = db.execute(query, (source.device, source.acked)).fetchall()
     base = target.last
     db.execute(
-        "INSERT INTO queue SELECT ?1, ?2 + row_number() OVER (ORDER BY seq), message FROM queue"
-        " WHERE device = ?3 AND seq > ?4",
+        "INSERT INTO queue_recent SELECT ?1, ?2 + row_number() OVER (ORDER BY seq), message"
+        " FROM queue WHERE device = ?3 AND seq > ?4",
         (target.device, base, source.device, source.acked),
     )
     numbers = {row[0]: base + count for count, row in enumerate(rows, start=1)}

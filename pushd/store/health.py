@@ -11,8 +11,11 @@ from .noun import Noun, reads, writes
 
 # One index lookup for each queue in which something waits: message ids rise with time.
 _OLDEST = """
-SELECT min((SELECT q.message FROM queue q WHERE q.device = p.device AND q.seq > p.acked
-            ORDER BY q.seq LIMIT 1))
+SELECT min(coalesce(
+    (SELECT q.message FROM queue_old q WHERE q.device = p.device AND q.seq > p.acked
+     ORDER BY q.seq LIMIT 1),
+    (SELECT q.message FROM queue_recent q WHERE q.device = p.device AND q.seq > p.acked
+     ORDER BY q.seq LIMIT 1)))
 FROM position p WHERE p.last > p.acked
 """
 _OLDEST_OF = f"{_OLDEST} AND p.device IN (SELECT value FROM json_each(?))"

@@ -1,29 +1,32 @@
-"""The two large indexes over messages, written late so that a commit touches few pages.
+"""The queues and the large indexes over messages, written so that a commit touches few pages.
 
-What a batch adds to an index by chat, or by the key of a clientId, lies far apart: nearly a page
-a message, and each commit writes each page that it touches. So both indexes have two parts. A
-small young one takes what is new. Once it is full it is swept into the large old one, in the
-order of the index, a slice with each commit: then many entries share a page.
+What a batch adds to the queues of a large group, to the index by chat, or by the key of a clientId,
+lies far apart: nearly a page an entry, and each commit writes each page that it touches. So each
+has two parts. A small young one takes what is new. Once it is full it is swept into the large old
+one, in the order of its key, a slice with each commit: then many entries share a page.
 
+    queues       young: table queue_recent      old: table queue_old     both: view queue
     by chat      young: table chat_recent       old: table chat_message
     by clientId  young: memory, and after a     old: table client_key
                  start the rows of `message`
                  behind the mark in `meta`
 
-Readers ask both parts (`in_both`). A sweep moves the oldest entries of a chat first, so what is
-in chat_recent is newer than all that chat_message has of the same chat.
+Readers ask both parts (`in_both`, or the view). A sweep moves the oldest entries of a chat or a
+device first, so what is young of it comes after all that is old.
 
 All of it belongs to the writer's thread. Nothing that a batch did counts before `committed`.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .rows import insert_rows
 
 # Entries that a sweep moves with a commit, at least.
 LEAST_SLICE = 64
 CHAT_PARTS = ("chat_recent", "chat_message")
+# Where rows of a queue are, and what belongs to them.
+QUEUE_TABLES = ("queue_recent", "queue_old", "gap", "gap_chat")
 
 
 def in_both(query: str) -> str:
@@ -49,57 +52,65 @@ def _slice(messages: int) -> int:
     return max(LEAST_SLICE, 2 * messages)
 
 
-class ChatIndex:
-    """Which messages a chat has; at most about twice `limit` entries are young."""
+class TwoParts:
+    """A table in two parts, keyed by its first two columns; about `limit` rows are young.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._young = -1  # entries in chat_recent, about; -1 when they are to be counted
+    `rows` gathers the values of new rows, one after the other; `flush` writes them.
+    """
+
+    def __init__(self, young: str, old: str, columns: Sequence[str], limit: int) -> None:
+        self.rows: list[int] = []
+        self.limit = limit
+        self._young, self._old = young, old
+        self._width = len(columns)
+        self._columns = ", ".join(columns)
+        self._key = ", ".join(columns[:2])
+        self._count = -1  # young rows at most; -1 when they are to be counted
         self._swept: tuple[int, int] | None = None  # how far a sweep has come, None without one
-        self._added: list[int] = []  # chat and msgId of each new message
-
-    def add(self, chat: int, message: int) -> None:
-        """Note a new message; written by `flush`."""
-        self._added += (chat, message)
 
     def flush(self, db: sqlite3.Connection) -> None:
-        """Write what was added."""
-        if self._added:
-            insert_rows(db, "INSERT INTO chat_recent (chat, message)", 2, self._added)
-            if self._young >= 0:
-                self._young += len(self._added) // 2
-            self._added = []
+        """Write what was gathered."""
+        if not self.rows:
+            return
+        insert_rows(db, f"INSERT INTO {self._young} ({self._columns})", self._width, self.rows)
+        if self._count >= 0:
+            self._count += len(self.rows) // self._width
+        self.rows = []
 
-    def settle(self, db: sqlite3.Connection, messages: int) -> None:
+    def settle(self, db: sqlite3.Connection, added: int) -> None:
         """Move a slice of the young part to the old one, if a sweep is due."""
-        if self._young < 0:
-            self._young = db.execute("SELECT count(*) FROM chat_recent").fetchone()[0]
         if self._swept is None:
-            if self._young < self._limit:
+            if 0 <= self._count < self.limit:
+                return
+            # Some have gone since they were counted.
+            self._count = db.execute(f"SELECT count(*) FROM {self._young}").fetchone()[0]
+            if self._count < self.limit:
                 return
             self._swept = (0, 0)
-        behind = "FROM chat_recent WHERE (chat, message) > (?1, ?2)"
+        behind = f"FROM {self._young} WHERE ({self._key}) > (?1, ?2)"
         end = db.execute(
-            f"SELECT chat, message {behind} ORDER BY chat, message LIMIT 1 OFFSET ?3",
-            (*self._swept, _slice(messages) - 1),
+            f"SELECT {self._key} {behind} ORDER BY {self._key} LIMIT 1 OFFSET ?3",
+            (*self._swept, _slice(added) - 1),
         ).fetchone()
-        self._move(db, behind if end is None else f"{behind} AND (chat, message) <= (?3, ?4)", end)
+        self._move(db, behind if end is None else f"{behind} AND ({self._key}) <= (?3, ?4)", end)
 
     def _move(self, db: sqlite3.Connection, rows: str, end: tuple[int, int] | None) -> None:
         assert self._swept is not None, "only a sweep moves"
         bounds = (*self._swept, *(end or ()))
         db.execute(
-            f"INSERT INTO chat_message SELECT chat, message {rows} ORDER BY chat, message", bounds
+            f"INSERT INTO {self._old} ({self._columns}) SELECT {self._columns} {rows}"
+            f" ORDER BY {self._key}",
+            bounds,
         )
         db.execute(f"DELETE {rows}", bounds)
         self._swept = end
         if end is None:
-            self._young = -1
+            self._count = -1
 
     def rolled_back(self) -> None:
         """Forget what the batch did; the next one begins anew."""
-        self._added.clear()
-        self._young, self._swept = -1, None
+        self.rows.clear()
+        self._count, self._swept = -1, None
 
 
 class ClientKeys:
@@ -118,9 +129,10 @@ class ClientKeys:
 
     def open(self, db: sqlite3.Connection) -> None:
         """Find the young entries in the messages behind the mark."""
+        # Behind the later of both marks: what was freed is not young again.
         query = (
-            "SELECT client_key, id FROM message WHERE client_key IS NOT NULL AND id >"
-            " (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'client_keys')"
+            "SELECT client_key, id FROM message WHERE client_key IS NOT NULL AND id > (SELECT"
+            " max(CAST(value AS INTEGER)) FROM meta WHERE key IN ('client_keys', 'client_ids'))"
         )
         self._young = dict(db.execute(query))
 

@@ -22,7 +22,7 @@ from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
 from ..names import fold
 from ..status import Status
 from .engine import failure_kind
-from .indexes import ChatIndex, ClientKeys
+from .indexes import QUEUE_TABLES, ClientKeys, TwoParts
 from .marks import Marks
 from .membership import Group, Groups, notice_body
 from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
@@ -32,7 +32,6 @@ from .rows import insert_rows
 MESSAGE_HEAD = (
     "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
 )
-QUEUE_HEAD = "INSERT INTO queue (device, seq, message)"
 POSITION_HEAD = "INSERT INTO position (device, last, acked, message, at)"
 POSITION_TAIL = (
     "ON CONFLICT (device) DO UPDATE SET"
@@ -93,6 +92,7 @@ class Journal:
         most_friends: int,
         strangers: bool,
         batch_rows: int = 4096,
+        young_rows: int = 65536,
         young_chats: int = 4096,
         young_client_ids: int = 16384,
         trace: Trace | None = None,
@@ -104,7 +104,10 @@ class Journal:
         self.most_friends = most_friends  # friends, and requests that wait, of one account
         self.strangers = strangers  # whether people who are no friends may write
         self.groups = Groups(pairs)
-        self.chat_index = ChatIndex(young_chats)
+        self._queue_rows = TwoParts(
+            "queue_recent", "queue_old", ("device", "seq", "message"), young_rows
+        )
+        self._chat_rows = TwoParts("chat_recent", "chat_message", ("chat", "message"), young_chats)
         self.client_keys = ClientKeys(young_client_ids)
         self.marks = Marks(trace or Trace())
         self._batch_rows = batch_rows  # queue rows of a batch, beyond which it is committed
@@ -123,7 +126,6 @@ class Journal:
         self._routes: dict[tuple[int, int], Route] = {}
         self._chats: dict[str, int] = {}
         self._message_rows: list[Any] = []
-        self._queue_rows: list[Any] = []
         self._dirty: dict[int, Queue] = {}  # queues whose position changed in this batch
         self._known: dict[tuple[int, str], tuple[int, str]] = {}  # clientIds: msgId, body
         self._owed: dict[int, tuple[int, int]] = {}  # acks that could not be written yet
@@ -147,7 +149,7 @@ class Journal:
     @property
     def full_batch(self) -> bool:
         """True when the batch should be committed before more is applied."""
-        rows = (self._written + len(self._queue_rows)) // 3
+        rows = (self._written + len(self._queue_rows.rows)) // 3
         return self._bounded and rows >= self._batch_rows
 
     def commit(self, acks: dict[int, tuple[int, int]], operations: Sequence[Operation]) -> int:
@@ -252,7 +254,8 @@ class Journal:
         self.marks.flush(self.db)
         if self.next_id > first_id:
             # A batch that stores nothing takes no space either.
-            self.chat_index.settle(self.db, self.next_id - first_id)
+            self._queue_rows.settle(self.db, self._written // 3)
+            self._chat_rows.settle(self.db, self.next_id - first_id)
             self.client_keys.settle(self.db, self.next_id - first_id)
         begin = self.clock.now()
         self.db.execute("COMMIT")
@@ -270,12 +273,12 @@ class Journal:
         for cache in (self._mailboxes, self._queues, self._routes, self._chats, self._dirty):
             cache.clear()
         self.groups.clear()
-        self.chat_index.rolled_back()
+        self._chat_rows.rolled_back()
         self.client_keys.rolled_back()
         self.marks.rolled_back()
         self._known.clear()
         self._message_rows.clear()
-        self._queue_rows.clear()
+        self._queue_rows.rolled_back()
 
     def _trim(self) -> None:
         """Keep the caches within their bounds; between batches, for queues are changed in them."""
@@ -294,11 +297,9 @@ class Journal:
         if self._message_rows:
             insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows)
             self._message_rows = []
-            self.chat_index.flush(self.db)
-        if self._queue_rows:
-            insert_rows(self.db, QUEUE_HEAD, 3, self._queue_rows)
-            self._written += len(self._queue_rows)
-            self._queue_rows = []
+            self._chat_rows.flush(self.db)
+        self._written += len(self._queue_rows.rows)
+        self._queue_rows.flush(self.db)
 
     def save_positions(self) -> None:
         """Write where the queues stand that changed in this batch."""
@@ -475,7 +476,7 @@ class Journal:
             client_key,
             expires,
         )
-        self.chat_index.add(chat, number)
+        self._chat_rows.rows += (chat, number)
         if client_id:
             self._known[sender, client_id] = (number, body)
             if client_key is not None:
@@ -490,7 +491,7 @@ class Journal:
             return
         queue.last = seq = last + 1
         device = queue.device
-        self._queue_rows += (device, seq, message)
+        self._queue_rows.rows += (device, seq, message)
         self._dirty[device] = queue
         self.deliveries.append((device, seq, message, rest))
 
@@ -502,7 +503,7 @@ class Journal:
             self._id_given = True
             queue.last = queue.gap = seq = queue.last + 1
             queue.gap_chats = set()
-            self._queue_rows += (device, seq, number)
+            self._queue_rows.rows += (device, seq, number)
             self._dirty[device] = queue
             values = (device, seq, seq, number, self.now, 1)
             self.db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -640,7 +641,7 @@ class Journal:
 
     def delete_acked(self, queue: Queue) -> None:
         """Remove the rows of a queue that are acked."""
-        for table in ("queue", "gap", "gap_chat"):
+        for table in QUEUE_TABLES:
             remove = f"DELETE FROM {table} WHERE device = ? AND seq <= ?"
             self.db.execute(remove, (queue.device, queue.acked))
         queue.deleted = queue.acked

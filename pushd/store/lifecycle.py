@@ -11,7 +11,7 @@ from ..model import Actor
 from ..status import Status
 from .devices import drop_devices
 from .groups import hand_over, tell_left
-from .indexes import CHAT_PARTS
+from .indexes import CHAT_PARTS, QUEUE_TABLES
 from .journal import Journal
 from .messages import readable
 from .noun import Noun, writes
@@ -149,7 +149,7 @@ def _drop_line(journal: Journal, account: int) -> None:
     journal.flush()
     journal.forget_account(account)
     lines = "SELECT id FROM device WHERE account = ?"
-    for table in ("queue", "gap", "gap_chat", "position"):
+    for table in (*QUEUE_TABLES, "position"):
         journal.db.execute(f"DELETE FROM {table} WHERE device IN ({lines})", (account,))
     journal.db.execute("DELETE FROM device WHERE account = ?", (account,))
 

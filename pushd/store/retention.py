@@ -12,7 +12,7 @@ back, a message goes later than it could, and never earlier.
 import sqlite3
 from collections.abc import Sequence
 
-from .indexes import unlist
+from .indexes import QUEUE_TABLES, unlist
 from .journal import Journal
 from .noun import Noun, reads, writes
 
@@ -29,10 +29,14 @@ GAP_CHATS = 101
 Reference = tuple[int, int, int]  # file, chat, message
 
 # For some devices: the message that waits first, gaps aside.
+_FRONT = (
+    "(SELECT q.message FROM {part} q WHERE q.device = p.device AND q.seq > p.acked AND NOT EXISTS"
+    " (SELECT 1 FROM gap g WHERE g.device = q.device AND g.seq = q.seq) ORDER BY q.seq LIMIT 1)"
+)
 FRONTS = (
-    "SELECT p.device, (SELECT q.message FROM queue q WHERE q.device = p.device AND q.seq > p.acked"
-    " AND NOT EXISTS (SELECT 1 FROM gap g WHERE g.device = q.device AND g.seq = q.seq)"
-    " ORDER BY q.seq LIMIT 1) FROM position p WHERE p.device > ? ORDER BY p.device LIMIT ?"
+    f"SELECT p.device, coalesce({_FRONT.format(part='queue_old')},"
+    f" {_FRONT.format(part='queue_recent')})"
+    " FROM position p WHERE p.device > ? ORDER BY p.device LIMIT ?"
 )
 
 
@@ -195,9 +199,10 @@ def _fold_front(journal: Journal, device: int, seq: int) -> None:
         " GROUP BY chat ORDER BY 2 LIMIT ?4",
         (device, queue.acked, seq, GAP_CHATS),
     ).fetchall()
-    for table in ("queue", "gap", "gap_chat"):
+    for table in QUEUE_TABLES:
         db.execute(f"DELETE FROM {table} WHERE device = ? AND seq <= ?", (device, seq))
-    db.execute("INSERT INTO queue VALUES (?, ?, ?)", (device, seq, number))
+    # It comes before all that is left, so its place is in the old part.
+    db.execute("INSERT INTO queue_old VALUES (?, ?, ?)", (device, seq, number))
     values = (device, seq, queue.acked + 1, number, journal.now, 0)
     db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?, ?)", values)
     for chat, after in chats:

@@ -22,10 +22,24 @@ from .messages import shown_key
 from .noun import Noun, reads, writes
 
 DAY_MS = 86_400_000
+# Of a queue, which has two parts: where a message is in it, how many wait, since when the first.
+_SEQ = "(SELECT seq FROM {part} WHERE device = d.id AND message = ?2)"
+_DEPTH = "(SELECT count(*) FROM {part} WHERE device = d.id AND seq > p.acked)"
+_OLDEST = (
+    "(SELECT coalesce((SELECT created FROM message WHERE id = q.message),"
+    " (SELECT created FROM gap WHERE device = q.device AND seq = q.seq), 0) FROM {part} q"
+    " WHERE q.device = d.id AND q.seq > p.acked ORDER BY q.seq LIMIT 1)"
+)
+
+
+def _parts(expression: str) -> tuple[str, str]:
+    return expression.format(part="queue_old"), expression.format(part="queue_recent")
+
+
 # A device of an account and where its queue stands.
 DEVICES = (
     "SELECT d.id, d.token IS NULL, d.since, p.acked, p.message, p.at,"
-    " (SELECT seq FROM queue WHERE device = d.id AND message = ?2)"
+    f" coalesce({', '.join(_parts(_SEQ))})"
     " FROM device d JOIN position p ON p.device = d.id WHERE d.account = ?1 ORDER BY d.id"
 )
 MEMBERS = (
@@ -39,10 +53,7 @@ MARKS = (
 )
 QUEUES = (
     "SELECT d.account, d.id, d.token IS NULL, d.name, d.last_seen,"
-    " (SELECT count(*) FROM queue WHERE device = d.id AND seq > p.acked),"
-    " (SELECT coalesce((SELECT created FROM message WHERE id = q.message),"
-    "   (SELECT created FROM gap WHERE device = q.device AND seq = q.seq), 0)"
-    "  FROM queue q WHERE q.device = d.id AND q.seq > p.acked ORDER BY q.seq LIMIT 1)"
+    f" {' + '.join(_parts(_DEPTH))}, coalesce({', '.join(_parts(_OLDEST))})"
     " FROM device d JOIN position p ON p.device = d.id"
 )
 
