@@ -14,8 +14,9 @@ from .table import Answer, Listing, Record
 from .verb import verb
 
 COLUMNS = "clientId accounts devices skipped msgIds"
-# msgIds that a table shows; --json has a thousand.
+# msgIds that a table shows, and that the server tells.
 SHOWN_IDS = 5
+TOLD_IDS = 1000
 
 Send = Callable[..., Fields]
 
@@ -151,5 +152,5 @@ def _record(done: Fields) -> Answer:
 
 def _shown_ids(ids: list[str]) -> str:
     if len(ids) > SHOWN_IDS:
-        return f"{ids[0]} … {ids[-1]}"
+        return f"{ids[0]} … {ids[-1]}{' …' if len(ids) >= TOLD_IDS else ''}"
     return " ".join(ids) or "-"
