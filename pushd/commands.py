@@ -7,7 +7,7 @@ sees a socket, SQL or the loop.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
@@ -115,6 +115,9 @@ class Control(Protocol):
     def facts(self, session: Session) -> tuple[float, int]:
         """Give for how many seconds a connection is there, and how many bytes wait for it."""
 
+    def sent(self, devices: Collection[int], message: int) -> Mapping[int, tuple[int, int]]:
+        """Give when a message was first written to these devices (ms), and how often."""
+
     def metrics(self) -> dict[str, Any]:
         """Give what the server tells of itself, by the names of the metrics."""
 
@@ -152,6 +155,10 @@ class Context:
     control: Control = field(init=False)  # set by the server, once it serves
     reload: Callable[[], Awaitable[object]] = _nothing_to_reload
     table: Mapping[str, Command] = field(default_factory=dict)
+
+    def moment(self, ms: int) -> str:
+        """Give a time with its milliseconds, as operators see it; "" for 0."""
+        return f"{self.dates.text(ms)}.{ms % 1000:03}" if ms else ""
 
     def date(self) -> str:
         """Give the present time as replies show it."""

@@ -365,6 +365,39 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     days: Annotated[int, within(1, 36500, "days", "They are kept, and reports once done")] = 180
 
 
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept to tell an operator where a message is and was."""
+
+    seconds: Annotated[
+        int,
+        within(
+            0,
+            86400,
+            "seconds",
+            "Between two marks of when a device acked, or a user read",
+            restart=True,
+        ),
+    ] = 10
+    days: Annotated[int, within(1, 36500, "days", "Such marks are kept", restart=True)] = 7
+    marks: Annotated[
+        int, within(0, _MANY, "rows", "Marks of each kind; the oldest go", restart=True)
+    ] = 1000000
+    commits: Annotated[
+        int,
+        within(0, _MILLION, "commits", "In memory, for when messages were committed", restart=True),
+    ] = 16384
+    packets: Annotated[
+        int,
+        within(
+            0,
+            _MILLION,
+            "packets",
+            "In memory, for when messages were sent to devices",
+            restart=True,
+        ),
+    ] = 16384
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """The log, on standard error."""
 
@@ -410,6 +443,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: Store = msgspec.field(default_factory=Store)
     media: Media = msgspec.field(default_factory=Media)
     audit: Audit = msgspec.field(default_factory=Audit)
+    trace: Trace = msgspec.field(default_factory=Trace)
     log: Log = msgspec.field(default_factory=Log)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     files: tuple[str, ...] = ()
@@ -424,6 +458,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "store": Store,
     "media": Media,
     "audit": Audit,
+    "trace": Trace,
     "log": Log,
     "metrics": Metrics,
 }

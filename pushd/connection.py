@@ -593,6 +593,7 @@ class Connection(asyncio.Protocol):
                 return
             data = protocol.packet(push_id, messages)
             self._service.stats.delivered += len(messages)
+            self._service.note_sent(self.session.device, *outbox.span(len(messages)))
             out.append(data)
             left -= len(data)
         if not outbox.idle:

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,15 @@ class Running:
         """Give for how many seconds a connection is there, and how many bytes wait for it."""
         opened, waiting = session.link.facts()
         return self._clock.now() - opened, waiting
+
+    def sent(self, devices: Collection[int], message: int) -> dict[int, tuple[int, int]]:
+        """Give when a message was first written to these devices (ms), and how often."""
+        found: dict[int, tuple[int, int]] = {}
+        for device, first, last, at in self._service.sent:
+            if first <= message <= last and device in devices:
+                when, times = found.get(device, (at, 0))
+                found[device] = when, times + 1
+        return found
 
     def metrics(self) -> dict[str, Any]:
         """Give what the server tells of itself, by the names of the metrics."""

@@ -99,6 +99,14 @@ def draft(message: MessageIn, sender: int, limits: Limits) -> Draft:
     return made
 
 
+def notice(infos: list[InfoIn] | InfoIn, expire: int, limits: Limits) -> Draft:
+    """Check what the server is to say itself, as a message of a client's is checked."""
+    _, made = _many_infos(infos, MessageType.SYSTEM, limits)
+    if expire:
+        _extras(made, MessageIn(expire=expire), limits)
+    return made
+
+
 def client_key(sender: int, client_id: str) -> int:
     """Give the 64 bits by which the store finds a sender's clientId; two may share one."""
     made = EIGHT_BYTES.copy()

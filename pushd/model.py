@@ -431,6 +431,69 @@ class ReportOut(Struct, rename="camel"):
     done: str
 
 
+class PlaceOut(Struct, rename="camel"):
+    """A queue that a message went to, with times; `deviceId` is "" for an account without one.
+
+    What is not exact is the latest possible: it happened then or before.
+    """
+
+    user_id: str
+    device_id: str
+    state: str
+    online: bool
+    seq: int
+    sent: str
+    times_sent: int
+    acked: str
+    acked_exact: bool
+    read: str
+    read_exact: bool
+
+
+class TraceOut(Struct, rename="camel"):
+    """Where a message is and was; a time is "" when it did not happen, or is not kept."""
+
+    msg_id: str
+    chat_id: str
+    kind: str
+    type: str
+    from_id: str
+    accepted: str
+    committed: str
+    recalled: bool
+    recalled_at: str
+    expires: str
+    expired: bool
+    places: list[PlaceOut]
+    next: str
+
+
+class WaitingOut(Struct, rename="camel"):
+    """What waits for a device; `deviceId` is "" for the line of an account without one."""
+
+    user_id: str
+    device_id: str
+    name: str
+    depth: int
+    oldest: str
+    age: int
+    online: bool
+    last_seen: str
+
+
+class MailingOut(Struct, rename="camel"):
+    """How far a mailing has come: `place` of `final`; `msgIds` once it is done."""
+
+    client_id: str
+    done: bool
+    place: int
+    final: int
+    accounts: int
+    devices: int
+    skipped: int
+    msg_ids: list[str]
+
+
 class Empty(Struct):
     """A result without content."""
 

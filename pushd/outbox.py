@@ -154,6 +154,14 @@ class Outbox:
         self._flight_bytes += size - count * COMMA
         return [entry[2] for entry in taken]
 
+    def span(self, count: int) -> tuple[int, int]:
+        """Give the first and the last msgId of the packet of so many that was taken last.
+
+        A gap at its front may have a newer msgId than what follows: then the first one is 0.
+        """
+        first, last = self._flight[-count][1], self._flight[-1][1]
+        return (first if first <= last else 0), last
+
     def ack_packet(self) -> tuple[int, int] | None:
         """Ack the oldest packet in flight; returns the last seq and msgId of it, or None."""
         for index, entry in enumerate(self._flight):

@@ -438,6 +438,8 @@ class Server:
             partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
             partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
             partial(store.audit.trim, MAINTENANCE_ROWS),
+            partial(store.tracing.trim, MAINTENANCE_ROWS),
+            partial(store.mailings.trim, old_client_ids, 10),
         ]
         for step in steps:
             while await step():

@@ -6,7 +6,7 @@ so an idle connection costs nothing until then.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -142,6 +142,8 @@ class Service:
         self.handshakes = 0  # TLS handshakes in progress, counted as connections
         self.draining = False  # no new connections
         self.lame = False  # clients are sent away one by one, the end follows
+        # Packets that were written: device, first and last msgId, when (ms).
+        self.sent: deque[tuple[int, int, int, int]] = deque(maxlen=ctx.config.trace.packets)
 
     def configure(self, settings: Config) -> None:
         """Take over the settings that may change while connections are open."""
@@ -245,6 +247,10 @@ class Service:
         wait = self._messages.take(session.account, self.now(), len(drafts))
         if wait:
             raise TooMany(wait)
+
+    def note_sent(self, device: int, first: int, last: int) -> None:
+        """Note that a packet with these msgIds was written to a device."""
+        self.sent.append((device, first, last, self.ctx.clock.wall()))
 
     async def barrier(self) -> None:
         """Wait until all that was handed in is committed."""

@@ -176,6 +176,9 @@ def test_no_progress_elsewhere() -> None:
 def words_of(name: str) -> list[str]:
     """A verb with what it cannot do without."""
     more = {
+        "broadcast": ["hello", "--all"],
+        "push": ["hello", "--to", "10001"],
+        "trace": ["1"],
         "kick": ["10001"],
         "register": ["18870742138", "--generate"],
         "report": ["1", "--done"],

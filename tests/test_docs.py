@@ -299,13 +299,6 @@ def test_names_of_the_code(path: Path) -> None:
             assert known or word in SETTINGS or member in ("py", "sock"), f"there is no {word}"
 
 
-def test_all_that_is_missing_is_missing() -> None:
-    """What the protocol says is not there yet is not there."""
-    section = PROTOCOL.read_text("utf-8").partition("\n## 11. Not there yet\n")[2]
-    words = [word for word in ticked(section) if re.fullmatch(r"[a-z_]+", word)]
-    assert not set(words) & set(handlers.table())
-
-
 def test_flags_of_pushd() -> None:
     """The operator's document lists the flags of `pushd`, all of them and no others."""
     documented = {

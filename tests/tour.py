@@ -42,7 +42,8 @@ _SECRET = re.compile(r'(?<="pushId":")[A-Za-z0-9_-]{24}(?=")')
 MASKS = (
     (_SECRET, "PUSHID"),
     (re.compile(r'(?<="epoch":")[^"]+(?=")'), "EPOCH"),
-    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"), "DATE"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?"), "DATE"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\.\d{3}\b"), "CLOCK"),
     (re.compile(r'(?<="time":)\d{13}'), "TIME"),
     (re.compile(r'(?<="connection":")\d+(?=")'), "NUMBER"),
     (re.compile(r"(?<=answered in )[0-9.]+(?= ms)"), "DURATION"),

@@ -80,7 +80,24 @@ class Line:
         return _json(self.fields)
 
 
-Answer = Listing | Record | Line
+@dataclass(slots=True)
+class Detail:
+    """One thing with named values, and a list that belongs to it."""
+
+    record: Record  # what people see of it
+    listing: Listing
+    fields: Fields  # what programs do
+
+    def text(self) -> str:
+        """Give a line for each value, and a table below."""
+        return f"{self.record.text()}\n{self.listing.text()}"
+
+    def json(self) -> str:
+        """Give one object."""
+        return _json(self.fields)
+
+
+Answer = Listing | Record | Line | Detail
 
 
 def width(text: str) -> int:

@@ -12,9 +12,11 @@ from . import (
     login,
     message,
     operator,
+    push,
     search,
     terminal,
     top,
+    trace,
     upkeep,
 )
 
@@ -29,6 +31,8 @@ FAMILIES = (
     data,
     terminal,
     operator,
+    trace,
+    push,
     upkeep,
     top,
 )

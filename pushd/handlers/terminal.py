@@ -1,5 +1,7 @@
 """What a person with netcat asks first: who am I, is anybody there, what can I say."""
 
+from typing import Any
+
 import msgspec
 
 from ..commands import Command, Context, Needs, Request
@@ -79,11 +81,16 @@ def _type_name(kind: object) -> str:
     schema = msgspec.json.schema(kind)
     options = schema.get("anyOf", [schema])
     # A choice of words is a string; "" alone says only that the field may be empty.
-    named = [
-        str(option["type"]) if "type" in option else "string" if any(option["enum"]) else ""
-        for option in options
-    ]
+    named = [_option_name(option) for option in options]
     return " or ".join(name for name in named if name not in ("", "null"))
+
+
+def _option_name(option: dict[str, Any]) -> str:
+    if "$ref" in option:
+        return "object"
+    if "type" in option:
+        return str(option["type"])
+    return "string" if any(option["enum"]) else ""
 
 
 def _help(row: Command) -> HelpOut:

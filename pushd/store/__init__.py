@@ -8,7 +8,8 @@
     accounts, devices, friends, messages, groups, files, lifecycle, retention    the verbs
     live      a copy of it while it is written
     copy, check    a store that is closed; what a whole one looks like
-    audit, overview    the operator's verbs
+    audit, overview, tracing, mailing    the operator's verbs
+    marks     when devices acked and people read, for tracing
 
 The interface is verbs of the domain (`store.friends.accept(…)`); SQL stays inside.
 """
@@ -45,10 +46,12 @@ from .health import Health
 from .journal import Journal
 from .lifecycle import Lifecycle
 from .live import copy_live
+from .mailing import Mailings
 from .messages import Messages
 from .overview import Overview
 from .reserve import Reserve
 from .retention import Retention
+from .tracing import Tracing
 from .writer import Deliver, Post, Verb, Writer
 
 
@@ -67,6 +70,8 @@ class Store:
         audit: Audit,
         overview: Overview,
         retention: Retention,
+        tracing: Tracing,
+        mailings: Mailings,
     ) -> None:
         self.folder = folder
         self.accounts, self.devices, self.friends, self.messages, self.groups, self.lifecycle = (
@@ -77,6 +82,8 @@ class Store:
         self.audit = audit
         self.overview = overview
         self.retention = retention
+        self.tracing = tracing
+        self.mailings = mailings
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
@@ -123,6 +130,7 @@ class Store:
             young_rows=settings.young_rows,
             young_chats=settings.young_chats,
             young_client_ids=settings.young_client_ids,
+            trace=config.trace,
         )
         epoch = await workers[0].run(_prepare, journal)
         writer = Writer(workers[0], journal, clock)
@@ -138,7 +146,10 @@ class Store:
         nouns[1].epoch = epoch
         files, audit, overview = Files(*parts), Audit(*parts), Overview(*parts)
         overview.folder = folder
-        extra = (files, Health(*parts), audit, overview, Retention(*parts))
+        tracing, mailings = Tracing(*parts), Mailings(*parts)
+        tracing.settings, tracing.commits = config.trace, journal.marks.commits
+        operators = (audit, overview, Retention(*parts), tracing, mailings)
+        extra = (files, Health(*parts), *operators)
         store = cls(folder, lock, writer, tuple(workers), nouns, *extra)
         store.configure(config)
         return store

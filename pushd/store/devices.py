@@ -223,7 +223,7 @@ def _insert(
     ).fetchone()[0]
     journal.db.execute("INSERT INTO position (device) VALUES (?)", (device,))
     if source is not None:
-        fresh = Queue(device, account, False, 0, (0, 0, 0))
+        fresh = Queue(device, account, False, 0, (0, 0, 0, 0))
         journal.flush()
         append = move_queue if source is box.line else copy_queue
         lowest = append(journal, source, fresh)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from ..clock import Clock, Dates
+from ..config import Trace
 from ..errors import Refusal, StoreFailed
 from ..histogram import SECONDS, Histogram
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
@@ -22,6 +23,7 @@ from ..names import fold
 from ..status import Status
 from .engine import failure_kind
 from .indexes import QUEUE_TABLES, ClientKeys, TwoParts
+from .marks import Marks
 from .membership import Group, Groups, notice_body
 from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
 from .reserve import Reserve
@@ -30,10 +32,10 @@ from .rows import insert_rows
 MESSAGE_HEAD = (
     "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
 )
-POSITION_HEAD = "INSERT INTO position (device, last, acked, message)"
+POSITION_HEAD = "INSERT INTO position (device, last, acked, message, at)"
 POSITION_TAIL = (
     "ON CONFLICT (device) DO UPDATE SET"
-    " last = excluded.last, acked = excluded.acked, message = excluded.message"
+    " last = excluded.last, acked = excluded.acked, message = excluded.message, at = excluded.at"
 )
 # Acked rows are removed in ranges of at least this many.
 DELETE_RANGE = 64
@@ -88,6 +90,7 @@ class Journal:
         young_rows: int = 65536,
         young_chats: int = 4096,
         young_client_ids: int = 16384,
+        trace: Trace | None = None,
     ) -> None:
         self.clock = clock
         self.dates = dates
@@ -103,6 +106,7 @@ class Journal:
         )
         self._chat_rows = TwoParts("chat_recent", "chat_message", ("chat", "message"), young_chats)
         self.client_keys = ClientKeys(young_client_ids)
+        self.marks = Marks(trace or Trace())
         self._written = 0  # values of queue rows that this batch has flushed
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
@@ -243,6 +247,7 @@ class Journal:
                 break
         self.flush()
         self.save_positions()
+        self.marks.flush(self.db)
         if self.next_id > first_id:
             # A batch that stores nothing takes no space either.
             self._queue_rows.settle(self.db, self._written // 3)
@@ -253,6 +258,7 @@ class Journal:
         self.syncs.add(self.clock.now() - begin)
         self.acked += self._moved
         self.client_keys.committed()
+        self.marks.committed(first_id, self.next_id, self.clock)
         self._trim()
         return finished
 
@@ -265,6 +271,7 @@ class Journal:
         self.groups.clear()
         self._chat_rows.rolled_back()
         self.client_keys.rolled_back()
+        self.marks.rolled_back()
         self._known.clear()
         self._message_rows.clear()
         self._queue_rows.rolled_back()
@@ -294,8 +301,8 @@ class Journal:
         """Write where the queues stand that changed in this batch."""
         rows: list[int] = []
         for queue in self._dirty.values():
-            rows += (queue.device, queue.last, queue.acked, queue.message)
-        insert_rows(self.db, POSITION_HEAD, 4, rows, POSITION_TAIL)
+            rows += (queue.device, queue.last, queue.acked, queue.message, queue.acked_at)
+        insert_rows(self.db, POSITION_HEAD, 5, rows, POSITION_TAIL)
         if self._id_given:
             self.keep_next_id()
 
@@ -318,11 +325,11 @@ class Journal:
         if found is None:
             return None
         rows = self.db.execute(
-            "SELECT d.id, d.token IS NULL, d.since, p.last, p.acked, p.message"
+            "SELECT d.id, d.token IS NULL, d.since, p.last, p.acked, p.message, p.at"
             " FROM device d JOIN position p ON p.device = d.id WHERE d.account = ?1 ORDER BY d.id",
             (account,),
         ).fetchall()
-        queues = [Queue(row[0], account, bool(row[1]), row[2], row[3:6]) for row in rows]
+        queues = [Queue(row[0], account, bool(row[1]), row[2], row[3:7]) for row in rows]
         for queue in queues:
             self._load_gaps(queue)
             self._queues[queue.device] = queue
@@ -613,7 +620,11 @@ class Journal:
             return
         before, queue.acked = queue.acked, min(seq, queue.last)
         self._moved += queue.acked - before
-        queue.message = max(queue.message, message)
+        if message > queue.message:
+            if self.now >= queue.mark_due:
+                self.marks.ack(queue, message, self.now)
+            queue.message = message
+        queue.acked_at = self.now
         self._dirty[device] = queue
         if queue.holes:
             query = (

@@ -346,8 +346,9 @@ class Messages(Noun):
         mark = db.execute(f"SELECT {newest}", (chat, min(upto, final))).fetchone()[0] or 0
         if mark <= read:
             return
-        change = "UPDATE member SET read = ? WHERE chat = ? AND account = ?"
-        db.execute(change, (mark, chat, account))
+        change = "UPDATE member SET read = ?, read_at = ? WHERE chat = ? AND account = ?"
+        db.execute(change, (mark, journal.now, chat, account))
+        journal.marks.read(chat, account, read, mark, journal.now)
         peer = peer_of(key, account)
         query = "SELECT read_receipts FROM account WHERE id = ?"
         told = bool(db.execute(query, (account,)).fetchone()[0])
@@ -377,8 +378,8 @@ class Messages(Noun):
             raise Refusal(Status.NOT_ALLOWED, "it is too late to recall this", field="msgId")
         stub = stub_of(body)
         journal.db.execute(
-            "UPDATE message SET body = ?, text = NULL, original = ? WHERE id = ?",
-            (stub, digest(body), number),
+            "UPDATE message SET body = ?, text = NULL, original = ?, recalled = ? WHERE id = ?",
+            (stub, digest(body), journal.now, number),
         )
         rest = rest_of(number, stub, journal.dates.text(created), created)
         event: dict[str, object] = {"name": "recalled", "chatId": shown_key(key)}

@@ -16,25 +16,34 @@ class Queue:
     __slots__ = (
         "account",
         "acked",
+        "acked_at",
         "deleted",
         "device",
         "gap",
         "gap_chats",
         "holes",
         "last",
+        "mark_due",
         "message",
         "since",
         "waiting",
     )
 
     def __init__(
-        self, device: int, account: int, waiting: bool, since: int, position: tuple[int, int, int]
+        self,
+        device: int,
+        account: int,
+        waiting: bool,
+        since: int,
+        position: tuple[int, int, int, int],
     ) -> None:
         self.device = device
         self.account = account
         self.waiting = waiting  # it is the line, not a device
         self.since = since  # the newest msgId when it was created
-        self.last, self.acked, self.message = position  # as in the table `position`
+        # As in the table `position`.
+        self.last, self.acked, self.message, self.acked_at = position
+        self.mark_due = 0  # when an ack is marked next, in ms
         self.deleted = 0  # rows up to this seq are removed
         self.holes = 0  # seqs above `acked` that have no row of their own
         self.gap = 0  # the seq of the open gap, 0 when there is none
