@@ -156,7 +156,7 @@ class Tracing(Noun):
         for account, read, read_at in members[:size]:
             places = self._places(db, account, chat, number, account == sender)
             for place in places:
-                if place.state == "queued" and found.expired:
+                if place.state in ("queued", "waiting") and found.expired:
                     place.state = "expired"
                 if read >= number and account != sender:
                     place.read = read_at
