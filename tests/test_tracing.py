@@ -217,3 +217,15 @@ async def test_who_is_gone_meanwhile(bench: Bench) -> None:
     done = await bench.store.mailings.go_on("a")
     assert (done.reached, done.skipped) == (STEP_ROWS, 2)
     assert len(await bench.store.mailings.message_ids(done.number)) == STEP_ROWS
+
+
+@on_both_loops
+async def test_expired_in_the_line(bench: Bench) -> None:
+    """What waits for an account without a device expires there as in a queue."""
+    one = await bench.user()
+    soon = notice(InfoIn("0", "hello"), 60, Limits())
+    begun = await bench.store.mailings.begin("a", soon, [one.account])
+    [number] = await bench.store.mailings.message_ids(begun.number)
+    assert (await place(bench, number)).state == "waiting"
+    bench.clock.ms += 60_000
+    assert (await place(bench, number)).state == "expired"

@@ -52,7 +52,7 @@ async def trace(ctx: Context, session: Session, request: Trace) -> TraceOut:
         recalled=found.recalled is not None,
         recalled_at=ctx.moment(found.recalled or 0),
         expires=ctx.moment(found.expires),
-        expired=0 < found.expires <= ctx.clock.wall(),
+        expired=found.expired,
         places=[_place(ctx, place, sent.get(place.device, (0, 0))) for place in found.places],
         next=str(found.next or ""),
     )

@@ -94,6 +94,7 @@ class Traced:
     committed: int
     recalled: int | None  # None when it was not, 0 when it is not known when
     expires: int
+    expired: bool
     places: list[Place] = field(default_factory=list)
     next: int = 0  # the account behind which the next page begins, 0 at the end
 
@@ -143,6 +144,8 @@ class Tracing(Noun):
             commit_of(self.commits, number),
             (recalled or 0) if gone else None,
             expires or 0,
+            # Looked at once, so that its places say the same.
+            expires is not None and expires <= self.clock.wall(),
         )
         if expires is not None and expires < created:
             # It is kept for its clientId alone, and went nowhere.
@@ -150,11 +153,10 @@ class Tracing(Noun):
         members = db.execute(MEMBERS, (chat, after, number, size + 1)).fetchall()
         if len(members) > size:
             found.next = members[size - 1][0]
-        expired = expires is not None and expires <= self.clock.wall()
         for account, read, read_at in members[:size]:
             places = self._places(db, account, chat, number, account == sender)
             for place in places:
-                if place.state == "queued" and expired:
+                if place.state in ("queued", "waiting") and found.expired:
                     place.state = "expired"
                 if read >= number and account != sender:
                     place.read = read_at
