@@ -64,6 +64,9 @@ class Listeners:
         self.allow(files)
         self._sockets: list[tuple[socket.socket, Welcome]] = []
         self._beginning: set[asyncio.Task[None]] = set()  # accepted, and no connection yet
+        # Of these, who is in a handshake. Once a connection was made its beginning is never
+        # cancelled: uvloop would close the transport and tell nobody.
+        self._shaking: set[asyncio.Task[None]] = set()
         self._resuming: asyncio.TimerHandle | None = None  # accepting is paused until then
         self._said = float("-inf")  # when the log was told of a shortage
 
@@ -103,7 +106,7 @@ class Listeners:
             self._loop.remove_reader(sock.fileno())
             sock.close()
         self._sockets.clear()
-        for task in self._beginning:
+        for task in tuple(self._shaking):
             task.cancel()
 
     # --- accepting ------------------------------------------------------------------------
@@ -174,16 +177,24 @@ class Listeners:
 
     async def _secure(self, sock: socket.socket, place: Callable[[], None]) -> None:
         config = self._service.ctx.config
+        task = asyncio.current_task()
+        assert task is not None, "every beginning is a task"
+        self._shaking.add(task)
+
+        def made() -> None:
+            self._shaking.discard(task)
+            place()
+
         try:
             await self._connect(
                 sock,
-                lambda: _Secured(self._service, place),
+                lambda: _Secured(self._service, made),
                 ssl=self.context,
                 ssl_handshake_timeout=config.tls.handshake_seconds,
                 ssl_shutdown_timeout=TLS_GOODBYE,
             )
         finally:
-            place()
+            made()
 
     async def _connect(
         self, sock: socket.socket, factory: Callable[[], Connection], **options: Any

@@ -203,7 +203,7 @@ class Server:
         if not opening.done():
             # Nothing is served yet, and what a migration has not committed never was.
             log.info("stopped while the store was being opened")
-            os._exit(0)
+            _leave(0)
         return opening.result()
 
     async def _serve(

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from .commands import Context
+from .commands import Context, internal_error
 from .config import Config
 from .errors import Refusal, TooMany
 from .limits import Budget
@@ -277,7 +277,12 @@ class Service:
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for peer in dirty:
-            peer.flush()
+            try:
+                peer.flush()
+            except Exception as bug:
+                # It costs this connection, and none of those behind it.
+                internal_error(bug, "flush")
+                peer.abort()
 
     # --- the sweep ------------------------------------------------------------------------
 
