@@ -104,7 +104,7 @@ async def test_the_drill(server: StartServer, tmp_path: Path) -> None:
     other.start()
     resumed, reply = await other.dial.resume(b.push_id)
     assert reply["epoch"] != epoch
-    got = [content(each) for each in await resumed.drain(reply["queued"])]
+    got = [content(each) for each in await resumed.take(reply["queued"])]
     got = [each for each in got if each.startswith(("before", "during"))]
     assert got[:50] == before
     assert got[50:] == [f"during {number + 1}" for number in range(len(got) - 50)]
