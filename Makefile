@@ -41,7 +41,7 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 	$(BIN)/python -m pytest -n 2
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
-	$(BIN)/python -m tests.crash --rounds $(ROUNDS)
+	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checker import (
+from tests.model.checker import (
     Acked,
     Answered,
     Delivered,

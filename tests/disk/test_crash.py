@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checker import Answered, Entry
-from tests.crash import Campaign, campaign, summary
+from tests.disk.crash import Campaign, campaign, summary
+from tests.model.checker import Answered, Entry
 
 pytestmark = pytest.mark.slow
 

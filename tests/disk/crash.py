@@ -1,12 +1,12 @@
 """Kill the server under load, start it again, and check that no confirmed message is lost.
 
-    python -m tests.crash --rounds 100            # or --seconds 600
+    python -m tests.disk.crash --rounds 100            # or --seconds 600
 
 In a round 20 clients (10 pairs of friends) send at full speed with clientIds and ack what they
 get; after 0.05 to 1.5 s the server gets a SIGKILL and is started again, every fifth time after
 one more SIGKILL during the start. Then everybody restarts their device, sends again what was not
 answered, and takes in what waits, until all queues are empty. What the clients saw of all this is
-a log for `tests.checker`. Exit code 1 if it finds a violation.
+a log for `tests.model.checker`. Exit code 1 if it finds a violation.
 
 The clients speak the wire on bare sockets: what they log must not depend on our own library.
 """
@@ -25,8 +25,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.checker import Acked, Answered, Delivered, Entry, Fenced, Report, Resumed, Sent, check
 from tests.conformance.process import Process
+from tests.model.checker import (
+    Acked,
+    Answered,
+    Delivered,
+    Entry,
+    Fenced,
+    Report,
+    Resumed,
+    Sent,
+    check,
+)
 
 CLIENTS = 20
 PASSWORD = "Zebra-7731"
@@ -402,7 +412,7 @@ def summary(totals: Totals) -> str:
 
 def main() -> int:
     """Run from the command line; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.disk.crash", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
