@@ -1,0 +1,63 @@
+"""Where a long run leaves what it came to, for the page that `make report` writes.
+
+A tool calls `record` at its end, whatever it found. The records lie in `build/reliability/`, one
+file a tool, the last run of each; `tests.report` makes docs/reliability.md of them.
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "reliability"
+# Of violations; more say nothing new.
+MOST = 20
+
+
+def record(
+    tool: str,
+    figures: Mapping[str, str | int | float],
+    violations: Sequence[str] = (),
+    controls: Mapping[str, str] | None = None,
+) -> None:
+    """Keep what a run came to.
+
+    `tool` is the name of its make target. `figures` says in words of the page what was done and
+    measured ("rounds": 200). `controls` names each negative control and what became of it
+    ("synchronous=OFF": "caught: 31 confirmed messages lost").
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    fields = {
+        "tool": tool,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "commit": commit(),
+        "machine": machine(),
+        "figures": dict(figures),
+        "violations": list(violations[:MOST]),
+        "controls": dict(controls or {}),
+    }
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
+    (FOLDER / f"{tool}.json").write_text(text + "\n")
+
+
+def commit() -> str:
+    """Give the commit that runs, with a + when files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    """Say in one line what it runs on."""
+    try:
+        cores = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        cores = ""
+    model = next((line for line in cores.splitlines() if line.startswith("model name")), ": ?")
+    return (
+        f"{cores.count('processor	:')} cores, {model.split(': ')[-1].strip()}, "
+        f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    )
