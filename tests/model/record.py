@@ -57,7 +57,9 @@ def machine() -> str:
     except OSError:
         cores = ""
     model = next((line for line in cores.splitlines() if line.startswith("model name")), ": ?")
+    count = cores.count("processor\t:")
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
     return (
-        f"{cores.count('processor	:')} cores, {model.split(': ')[-1].strip()}, "
-        f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+        f"{count} cores, {model.split(': ')[-1].strip()}, {system}, "
+        f"Python {platform.python_version()}"
     )
