@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .wire import Address, Dialer, HasAddress
@@ -151,6 +152,27 @@ class Process(HasAddress):
     def log_text(self) -> str:
         """Return everything it has logged."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def assert_no_traceback(self) -> None:
+        """Require that nothing unforeseen was logged."""
+        logged = self.log_text()
+        at = logged.find("Traceback")
+        assert at < 0, f"a traceback in the log: {logged[max(0, at - 500) : at + 3000]}"
+
+
+@contextmanager
+def running(folder: Path, **settings: object) -> Iterator[Process]:
+    """Run a server; at the end it must stop as an operator stops it, and leave no traceback."""
+    process = Process(folder, **settings)
+    try:
+        process.start()
+        yield process
+        process.dial.close()
+        assert process.stop() == 0
+        process.assert_no_traceback()
+    finally:
+        process.dial.close()
+        process.kill()
 
 
 # What the fixture `server` is: settings by keyword, and `loop`.
