@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from .nursery import Nursery
 from .operated import Operated
 from .process import Process, Remote, StartServer, running
 from .wire import Dialer, HasAddress
@@ -80,8 +81,15 @@ def dial(common_server: HasAddress) -> Iterator[Dialer]:
     dialer.close()
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """What forks the servers of single tests."""
+    with Nursery() as found:
+        yield found
+
+
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+def server(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start servers with settings of their own; they are killed after the test."""
     if ADDRESS:
         pytest.skip("needs a server of its own")
@@ -90,6 +98,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     def start(loop: str = "uvloop", kind: type[Process] = Process, **settings: object) -> Process:
         # A short path: a Unix socket's name inside it holds 107 bytes.
         own = kind(tmp_path_factory.mktemp("own"), loop, **settings)
+        own.nursery = nursery
         started.append(own)
         own.start()
         return own
