@@ -53,6 +53,7 @@ MEASURES = {
     "confirm_p99_ms": Measure("ms to the confirmation, p99", -1),
     "group_p50_ms": Measure("ms to the confirmation in the group, p50", -1),
     "group_p99_ms": Measure("ms to the confirmation in the group, p99", -1),
+    "group_first_ms": Measure("ms to the confirmation of the first one after a start", -1),
     "group_10_ms": Measure("ms to the confirmation, 10 members, p50", -1),
     "group_100_ms": Measure("ms to the confirmation, 100 members, p50", -1),
     "group_1000_ms": Measure("ms to the confirmation, 1,000 members, p50", -1),

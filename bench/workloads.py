@@ -235,7 +235,12 @@ async def _beside(stage: Stage) -> Figures:
     """See how long a pair waits for each other while a large group is written to."""
     crowd, members = await _join_group(stage, CROWD_ONLINE)
     pairs = await stage.join_pairs(Sender)
-    meter = Meter(stage.server)
+    # After a start the server reads where the queues of all members stand.
+    crowd.due.append(now())
+    crowd.send_lists(1)
+    await crowd.reach(crowd.sent)
+    first = crowd.delays.pop()
+    meter, before = Meter(stage.server), crowd.total
     late, _ = await asyncio.gather(
         _send_at_rate(pairs, BESIDE_RATE, stage.secs),
         _send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
@@ -244,13 +249,14 @@ async def _beside(stage: Stage) -> Figures:
     await _finish([(crowd, member) for member in members])
     received = sorted(pairs[0][1].delays)
     committed = sorted(crowd.delays)
-    rows = crowd.total * (CROWD - 1)
+    rows = (crowd.total - before) * (CROWD - 1)
     return {
         "p50_ms": _percentile(received, 0.5),
         "p99_ms": _percentile(received, 0.99),
         "max_ms": _percentile(received, 1),
         "group_p50_ms": _percentile(committed, 0.5),
         "group_p99_ms": _percentile(committed, 0.99),
+        "group_first_ms": first * 1000,
         "deliveries_s": rows / meter.seconds,
         "late_ms": late * 1000,
         **meter.shares(),
