@@ -56,7 +56,7 @@ _GAPS_OF = (
 LOADED_AT_ONCE = 500
 # Acked rows are removed in ranges of at least this many.
 DELETE_RANGE = 64
-# Chats that a gap names; the client reads all of them when there are more.
+# Chats that a gap holds: one more than it names, to tell that there are more.
 GAP_CHATS = 101
 
 
