@@ -8,7 +8,7 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash report bench settings deb lock clean
+.PHONY: help run test style types check crash report bench peers settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -51,6 +51,9 @@ deb:  ## Build a Debian package in build/, for Debian's own Python
 
 bench: $(VENV)/.dev  ## Measure, and print a table
 	$(BIN)/python -m bench
+
+peers: $(VENV)/.dev  ## Measure what a user would run instead, side by side (needs their packages)
+	$(BIN)/python -m bench.peers
 
 settings: $(VENV)/.run  ## Write packaging/pushd.toml anew, after a change of the settings
 	$(BIN)/pushctl config --default > packaging/pushd.toml
