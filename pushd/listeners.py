@@ -204,7 +204,8 @@ class Listeners:
         except OSError as problem:
             # A handshake that failed, or a peer that has gone. Noise from the internet, no error.
             sock.close()
-            self._service.stats.failed_handshakes += 1
+            if "ssl" in options:
+                self._service.stats.failed_handshakes += 1
             log.debug("a connection did not begin", problem=str(problem))
 
 
