@@ -9,7 +9,7 @@ Exit codes: 0, 1 failed, 2 usage, 78 bad configuration (nothing was started).
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -70,17 +70,15 @@ def pushd(
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     load = partial(config.load, file, flags, dict(os.environ))
     loaded = _load(load, failure=BAD_CONFIG)
-    _check_certificate(loaded)
-    if loaded.metrics.listen:
-        from .exporter import missing
-
-        if missing():
-            fail(missing(), BAD_CONFIG)
+    problems = dict(_problems(loaded, folders=check_config))
+    if problems:
+        origins = config.origins(file, flags, os.environ)
+        lines = [
+            f"{_place(origins[key][1])}{key}: {settings.one_line(text)}"
+            for key, text in problems.items()
+        ]
+        fail("\n".join(lines), BAD_CONFIG)
     if check_config:
-        problem = _unusable(Path(loaded.server.data))
-        if problem:
-            path = settings.one_line(loaded.server.data)
-            fail(f"server.data: {path}: {problem}", BAD_CONFIG)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))
@@ -93,12 +91,28 @@ def pushd(
     sys.exit(main(loaded, ports_file=ports_file, told=told, load=load))
 
 
-def _check_certificate(loaded: config.Config) -> None:
+def _problems(loaded: config.Config, *, folders: bool) -> Iterator[tuple[str, str]]:
+    """Say what cannot be used of what the settings name, each under its setting."""
     try:
         if loaded.tls.certificate:
             tls.server_context(loaded.tls.certificate, loaded.tls.key)
     except tls.CertificateError as error:
-        fail(f"tls.certificate: {error}", BAD_CONFIG)
+        yield "tls.certificate", str(error)
+    if loaded.metrics.listen:
+        from .exporter import missing
+
+        if missing():
+            yield "metrics.listen", missing()
+    if folders:
+        data = Path(loaded.server.data)
+        problem = _unusable(data) or _unusable(data / "media")
+        if problem:
+            yield "server.data", f"{data}: {problem}"
+
+
+def _place(origin: str) -> str:
+    """Give the beginning of an error about a setting that comes from there."""
+    return "" if origin == "default" else f"{origin}: "
 
 
 def _fill_descriptors() -> None:

@@ -81,7 +81,7 @@ class Listeners:
         """Listen on an address; raises ListenError."""
         host, port = parse_address(text)
         try:
-            sockets = await bound(self._loop, host, port)
+            sockets = await bound(host, port)
         except OSError as problem:
             why = problem.strerror or problem
             raise ListenError(f"{text}: cannot listen: {why}") from None
