@@ -8,10 +8,10 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash bench settings deb lock clean
+.PHONY: help run test style types check crash bench settings man completions deb lock clean
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	@printf '%s\n' \
@@ -42,6 +42,12 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+man: $(VENV)/.run  ## Write the manual pages into build/man
+	$(BIN)/python packaging/manpages.py build/man
+
+completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
+	$(BIN)/python packaging/completions.py build/completions
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

@@ -17,7 +17,7 @@ import click
 
 from . import config, log, settings, systemd, tls
 from .ctl import pushctl
-from .ctl.options import HELP, check_address, fail, version
+from .ctl.options import HELP, check_address, complete_file, complete_folder, fail, version
 from .errors import ConfigError
 
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -31,7 +31,14 @@ def _choices(key: str) -> click.Choice[str]:
 
 
 @click.command(context_settings=HELP)
-@click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Read this settings file.",
+)
 @click.option(
     "--listen",
     multiple=True,
@@ -39,9 +46,19 @@ def _choices(key: str) -> click.Choice[str]:
     callback=check_address,
     help="Listen on host:port, [::1]:port or :port; may be repeated.",
 )
-@click.option("--data", metavar="DIR", help="Keep the store and the files there.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Keep the store and the files there.",
+)
 @click.option("--check-config", is_flag=True, help="Check the settings and exit.")
-@click.option("--ports-file", metavar="FILE", help="Write the ports there once they are open.")
+@click.option(
+    "--ports-file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write the ports there once they are open.",
+)
 @click.option("--log-format", type=_choices("log.format"), help="How to log.")
 @click.option("--log-level", type=_choices("log.level"), help="The least to log.")
 @click.option("--loop", type=_choices("server.loop"), help="The event loop.")

@@ -521,6 +521,11 @@ def default_text() -> str:
     return template(_SECTIONS)
 
 
+def meaning_of(section: str) -> str:
+    """Give what a section of the settings is about, in a sentence."""
+    return _SECTIONS[section].__doc__ or ""
+
+
 def zone_of(name: str) -> tzinfo:
     """Give the zone of that name; UTC needs no zone data on the machine.
 
