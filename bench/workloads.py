@@ -201,16 +201,16 @@ async def _latency(stage: Stage) -> Figures:
     """Send at a fixed rate, whatever comes back."""
     pairs = await stage.join_pairs(Sender)
     meter = Meter(stage.server)
-    late = await _send_at_rate(pairs, RATE, stage.secs)
+    late = await send_at_rate(pairs, RATE, stage.secs)
     await _finish(pairs)
     received = sorted(delay for _, receiver in pairs for delay in receiver.delays)
     confirmed = sorted(delay for sender, _ in pairs for delay in sender.delays)
     return {
-        "p50_ms": _percentile(received, 0.5),
-        "p99_ms": _percentile(received, 0.99),
-        "max_ms": _percentile(received, 1),
-        "confirm_p50_ms": _percentile(confirmed, 0.5),
-        "confirm_p99_ms": _percentile(confirmed, 0.99),
+        "p50_ms": percentile(received, 0.5),
+        "p99_ms": percentile(received, 0.99),
+        "max_ms": percentile(received, 1),
+        "confirm_p50_ms": percentile(confirmed, 0.5),
+        "confirm_p99_ms": percentile(confirmed, 0.99),
         "late_ms": late * 1000,
         **meter.costs(len(received)),
     }
@@ -237,8 +237,8 @@ async def _beside(stage: Stage) -> Figures:
     pairs = await stage.join_pairs(Sender)
     meter = Meter(stage.server)
     late, _ = await asyncio.gather(
-        _send_at_rate(pairs, BESIDE_RATE, stage.secs),
-        _send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
+        send_at_rate(pairs, BESIDE_RATE, stage.secs),
+        send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
     )
     await _finish(pairs)
     await _finish([(crowd, member) for member in members])
@@ -246,11 +246,11 @@ async def _beside(stage: Stage) -> Figures:
     committed = sorted(crowd.delays)
     rows = crowd.total * (CROWD - 1)
     return {
-        "p50_ms": _percentile(received, 0.5),
-        "p99_ms": _percentile(received, 0.99),
-        "max_ms": _percentile(received, 1),
-        "group_p50_ms": _percentile(committed, 0.5),
-        "group_p99_ms": _percentile(committed, 0.99),
+        "p50_ms": percentile(received, 0.5),
+        "p99_ms": percentile(received, 0.99),
+        "max_ms": percentile(received, 1),
+        "group_p50_ms": percentile(committed, 0.5),
+        "group_p99_ms": percentile(committed, 0.99),
         "deliveries_s": rows / meter.seconds,
         "late_ms": late * 1000,
         **meter.shares(),
@@ -268,7 +268,7 @@ async def _sizes(stage: Stage) -> Figures:
             sender.due.append(now())
             sender.send_lists(1)
             await sender.reach(sender.sent)
-        figures[f"group_{size}_ms"] = _percentile(sorted(sender.delays), 0.5)
+        figures[f"group_{size}_ms"] = percentile(sorted(sender.delays), 0.5)
     return figures
 
 
@@ -385,13 +385,13 @@ async def _lag(stage: Stage) -> Figures:
     async with _heartbeats(stage) as messages:
         await _send_for(stage.secs, pairs)
     return {
-        "quiet_p99_ms": _percentile(quiet, 0.99),
-        "quiet_max_ms": _percentile(quiet, 1),
+        "quiet_p99_ms": percentile(quiet, 0.99),
+        "quiet_max_ms": percentile(quiet, 1),
         "logins_s": rate,
-        "logins_p99_ms": _percentile(logins, 0.99),
-        "logins_max_ms": _percentile(logins, 1),
-        "load_p99_ms": _percentile(messages, 0.99),
-        "load_max_ms": _percentile(messages, 1),
+        "logins_p99_ms": percentile(logins, 0.99),
+        "logins_max_ms": percentile(logins, 1),
+        "load_p99_ms": percentile(messages, 0.99),
+        "load_max_ms": percentile(messages, 1),
     }
 
 
@@ -408,7 +408,7 @@ async def _send_for(secs: float, pairs: Pairs) -> None:
     await _finish(pairs)
 
 
-async def _send_at_rate(pairs: Pairs, rate: int, secs: float) -> float:
+async def send_at_rate(pairs: Pairs, rate: int, secs: float) -> float:
     """Send so many messages a second, the pairs in turn; return how late the latest was (s)."""
     begin, sent, late = now(), 0, 0.0
     count = int(rate * secs)
@@ -471,7 +471,7 @@ async def _beat(tally: Tally, enough: asyncio.Event) -> int:
     return BEATS_MAX
 
 
-def _percentile(ordered: Sequence[float], part: float) -> float:
+def percentile(ordered: Sequence[float], part: float) -> float:
     """Return the percentile of sorted seconds, in milliseconds."""
     return ordered[math.ceil(len(ordered) * part) - 1] * 1000
 
