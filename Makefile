@@ -8,10 +8,10 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash report bench peers settings deb lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	@printf '%s\n' \
@@ -45,6 +45,11 @@ crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what i
 
 report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
 	$(BIN)/python -m tests.report
+man: $(VENV)/.run  ## Write the manual pages into build/man
+	$(BIN)/python packaging/manpages.py build/man
+
+completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
+	$(BIN)/python packaging/completions.py build/completions
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

@@ -30,7 +30,8 @@ TABLE = {
     "encoding": "",
     "settings": "",
     "log": "",
-    "config": "errors settings",
+    "keylines": "",
+    "config": "errors keylines settings",
     # The core, without I/O
     "model": "",
     "names": "errors status",

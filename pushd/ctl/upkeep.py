@@ -18,6 +18,8 @@ from .. import config
 from ..errors import ConfigError, PushdError
 from .calls import Control, Fields, NotReached, Refused
 from .options import (
+    complete_file,
+    complete_folder,
     data_option,
     fail,
     file_option,
@@ -36,7 +38,7 @@ STOP_TIMEOUT = 10
 
 
 @verb("backup")
-@click.argument("archive", metavar="FILE")
+@click.argument("archive", metavar="FILE", shell_complete=complete_file)
 def backup(control: Control, archive: str) -> Line:
     """Back the running server up into the new FILE; one that ends in gz is packed."""
     result = _follow(control, "backup", file=os.path.abspath(archive))
@@ -49,8 +51,13 @@ def backup(control: Control, archive: str) -> Line:
 
 
 @pushctl.command()
-@click.argument("archive", metavar="FILE")
-@click.option("--data", metavar="DIR", help="The empty or new folder to restore to.")
+@click.argument("archive", metavar="FILE", shell_complete=complete_file)
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The empty or new folder to restore to.",
+)
 @file_option
 @json_option
 def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) -> None:
@@ -79,7 +86,12 @@ def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) 
 
 
 @pushctl.command()
-@click.option("--data", metavar="DIR", help="The folder of a server that is stopped.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The folder of a server that is stopped.",
+)
 @file_option
 @json_option
 def compact(*, data: str | None, file: str | None, as_json: bool) -> None:
