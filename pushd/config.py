@@ -145,6 +145,9 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
         bool, about("Answer a login of an unknown phone like a wrong password (10000)")
     ] = False
     min_password: Annotated[int, within(1, 64, "characters", "The shortest new password")] = 6
+    refuse_common: Annotated[
+        bool, about("Refuse a new password that is among the 3,000 commonest (8002)")
+    ] = True
     strangers: Annotated[
         Literal["refuse", "allow"], about("Messages to people who are not friends")
     ] = "refuse"

@@ -21,7 +21,7 @@ No I/O, no clock. A refusal never quotes what it refuses.
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 
 from .errors import Refusal
 from .status import Status
@@ -85,11 +85,19 @@ def looks_like_phone(text: str) -> bool:
     return True
 
 
-def check_password(value: str | None, minimum: int = 6, *, field: str = "password") -> bytes:
+def check_password(
+    value: str | None,
+    minimum: int = 6,
+    *,
+    field: str = "password",
+    common: Container[str] = (),
+) -> bytes:
     """Return the password's bytes, untouched, if it may be used as one.
 
+    `common` holds what a new one may not be, in lower case.
+
     Raises: Refusal 6000 (empty), 8003 (length in characters or bytes), 8002 (control
-    characters, or only blanks), with `field`.
+    characters, only blanks, or a common one), with `field`.
     """
     if not value:
         raise Refusal(Status.NULL_PASSWORD, field=field)
@@ -103,6 +111,9 @@ def check_password(value: str | None, minimum: int = 6, *, field: str = "passwor
         raise Refusal(Status.FORMAT_ERROR_PASSWORD_LENGTH, text, field=field)
     if value.isspace() or any(unicodedata.category(char) in {"Cc", "Cs"} for char in value):
         raise Refusal(Status.FORMAT_ERROR_PASSWORD, field=field)
+    if value.casefold() in common:
+        text = "this is one of the passwords that everybody tries first"
+        raise Refusal(Status.FORMAT_ERROR_PASSWORD, text, field=field)
     return encoded
 
 

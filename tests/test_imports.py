@@ -25,6 +25,7 @@ TABLE = {
     "sockets": "",
     "histogram": "",
     "audit": "",
+    "common": "",
     "tls": "",
     "systemd": "",
     "encoding": "",
@@ -55,8 +56,8 @@ TABLE = {
         " store"
     ),
     "handlers": (
-        "backup check commands draft encoding errors jobs media model names outbox protocol session"
-        " status store"
+        "backup check commands common draft encoding errors jobs media model names outbox protocol"
+        " session status store"
     ),
     "service": "commands config errors limits model session status",
     "connection": (
