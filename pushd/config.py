@@ -261,6 +261,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         int, within(1, _MILLION, "an hour", "Searches by phone per account")
     ] = 60
     searches: Annotated[int, within(1, _MILLION, "an hour", "Other searches per account")] = 600
+    profiles: Annotated[
+        int,
+        within(1, _MILLION, "an hour", "Looks by userId at people who are no friends per account"),
+    ] = 600
     friend_requests: Annotated[
         int, within(1, _MILLION, "an hour", "Friend requests per account")
     ] = 100

@@ -59,6 +59,7 @@ BUDGETS = {
     "phone_searches": HOUR,
     "searches": HOUR,
     "friend_requests": HOUR,
+    "profiles": HOUR,
     "groups": HOUR,
     "files": HOUR,
     "typing": MINUTE,

@@ -162,8 +162,8 @@ COMMANDS = (
     Command("delete_friend", delete_friend, User, Needs.SESSION),
     Command("friend_requests", friend_requests, Paged, Needs.SESSION, listing=True),
     Command("set_alias", set_alias, SetAlias, Needs.SESSION),
-    Command("block", block, User, Needs.SESSION),
-    Command("unblock", unblock, User, Needs.SESSION),
+    Command("block", block, User, Needs.SESSION, budget="profiles"),
+    Command("unblock", unblock, User, Needs.SESSION, budget="profiles"),
     Command("blocked", blocked, Paged, Needs.SESSION, listing=True),
     Command("presence", presence, Presence, Needs.SESSION, listing=True),
 )
