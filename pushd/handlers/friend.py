@@ -7,6 +7,7 @@ from msgspec import Meta
 from ..commands import Command, Context, Needs, Page, Paged, Request, listed
 from ..errors import BadField, Refusal
 from ..model import MAX_INT, AccountOut, Maybe, PresenceOut, UserOut
+from ..names import check_label
 from ..session import Session
 from ..status import Status
 from .account import user_id
@@ -91,7 +92,7 @@ async def set_alias(ctx: Context, session: Session, request: SetAlias) -> UserOu
     user = user_id(request.user_id)
     if request.alias is None:
         raise BadField("alias", 'say an alias; "" clears it')
-    await ctx.store.friends.set_alias(session.who, user, request.alias.strip())
+    await ctx.store.friends.set_alias(session.who, user, check_label(request.alias, "alias"))
     return await ctx.store.friends.user(session.account, user)
 
 
