@@ -81,6 +81,9 @@ def pushd(
         if problem:
             path = settings.one_line(loaded.server.data)
             fail(f"server.data: {path}: {problem}", BAD_CONFIG)
+        exposed = tls.exposed(loaded.tls.certificate, loaded.tls.key)
+        if exposed:
+            click.echo(f"warning: tls.key: {settings.one_line(exposed)}", err=True)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))
