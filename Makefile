@@ -8,7 +8,7 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check audit crash bench settings deb lock clean
+.PHONY: help run test style types check audit crash report bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -48,6 +48,9 @@ audit:  ## Look up known vulnerabilities of the locked versions; needs a databas
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
+	$(BIN)/python -m tests.report
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

@@ -9,6 +9,7 @@ Figures go by names that `report.MEASURES` explains.
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from .load import (
     Receiver,
     Sender,
     Tally,
+    Uploader,
     dial,
     in_turns,
     now,
@@ -50,6 +52,8 @@ CROWD = 5000  # members in W5P, of which few are online
 CROWD_ONLINE = 250
 CROWD_RATE = 20  # messages a second to them
 BESIDE_RATE = 200  # messages a second of the pair beside them
+FILE = 16 * 1024 * 1024  # bytes, in W5F
+UPLOAD_STEP = 0.05  # seconds
 SIZES = (10, 100, 1000, 5000)  # members of the groups in W5N
 EACH_SIZE = 20  # messages to each of them
 AWAY_CHATS = 500  # in W7
@@ -235,7 +239,12 @@ async def _beside(stage: Stage) -> Figures:
     """See how long a pair waits for each other while a large group is written to."""
     crowd, members = await _join_group(stage, CROWD_ONLINE)
     pairs = await stage.join_pairs(Sender)
-    meter = Meter(stage.server)
+    # After a start the server reads where the queues of all members stand.
+    crowd.due.append(now())
+    crowd.send_lists(1)
+    await crowd.reach(crowd.sent)
+    first = crowd.delays.pop()
+    meter, before = Meter(stage.server), crowd.total
     late, _ = await asyncio.gather(
         _send_at_rate(pairs, BESIDE_RATE, stage.secs),
         _send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
@@ -244,14 +253,40 @@ async def _beside(stage: Stage) -> Figures:
     await _finish([(crowd, member) for member in members])
     received = sorted(pairs[0][1].delays)
     committed = sorted(crowd.delays)
-    rows = crowd.total * (CROWD - 1)
+    rows = (crowd.total - before) * (CROWD - 1)
     return {
         "p50_ms": _percentile(received, 0.5),
         "p99_ms": _percentile(received, 0.99),
         "max_ms": _percentile(received, 1),
         "group_p50_ms": _percentile(committed, 0.5),
         "group_p99_ms": _percentile(committed, 0.99),
+        "group_first_ms": first * 1000,
         "deliveries_s": rows / meter.seconds,
+        "late_ms": late * 1000,
+        **meter.shares(),
+    }
+
+
+async def _upload(stage: Stage) -> Figures:
+    """See how long messages take to a connection that saves a large file meanwhile."""
+    ((sending, saving),) = stage.cast.pairs
+    sender, receiver = await stage.join(Sender, sending), await stage.join(Uploader, saving)
+    sender.aim(saving.user_id)
+    pairs = [(sender, receiver)]
+    meter = Meter(stage.server)
+    uploading = asyncio.create_task(receiver.upload(os.urandom(FILE)))
+    late = 0.0
+    while not uploading.done():
+        late = max(late, await _send_at_rate(pairs, BESIDE_RATE, UPLOAD_STEP))
+    await uploading
+    seconds = meter.seconds
+    await _finish(pairs)
+    received = sorted(receiver.delays)
+    return {
+        "p50_ms": _percentile(received, 0.5),
+        "p99_ms": _percentile(received, 0.99),
+        "max_ms": _percentile(received, 1),
+        "upload_s": seconds,
         "late_ms": late * 1000,
         **meter.shares(),
     }
@@ -509,6 +544,11 @@ WORKLOADS = {
     ),
     "W5N": Workload(
         "one message after the other to groups of 10, 100, 1,000 and 5,000", _crowds, _sizes
+    ),
+    "W5F": Workload(
+        f"a pair at {BESIDE_RATE}/s, the receiver saves a file of 16 MiB on the same connection",
+        _one_pair,
+        _upload,
     ),
     "W6": Workload(
         f"connect, restart, ready, close; {RESTARTS_AT_ONCE} at a time", _pairs, _restarts

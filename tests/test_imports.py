@@ -56,8 +56,8 @@ TABLE = {
         " store"
     ),
     "handlers": (
-        "backup check commands common draft encoding errors jobs media model names outbox protocol"
-        " session status store"
+        "backup check clock commands common draft encoding errors jobs media model names outbox"
+        " protocol session status store"
     ),
     "service": "commands config errors limits model session status",
     "connection": (
@@ -70,6 +70,7 @@ TABLE = {
     "control": ("clock connection errors log metrics model protocol session sockets status store"),
     "reload": "commands config errors log service",
     "dump": "service",
+    "upkeep": "clock commands handlers",
     "listeners": "config connection service sockets",
     "stages": "clock service",
     "server": "*",
