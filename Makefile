@@ -40,6 +40,12 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 	$(BIN)/mypy --strict pushd
 	$(BIN)/python -m pytest -n 2
 
+audit:  ## Look up known vulnerabilities of the locked versions; needs a database of them
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock || { \
+	  echo 'audit: something was found, or the database was not reached: see above' >&2; exit 1; }
+
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
 

@@ -25,6 +25,7 @@ TABLE = {
     "sockets": "",
     "histogram": "",
     "audit": "",
+    "common": "",
     "tls": "",
     "systemd": "",
     "encoding": "",
@@ -56,8 +57,8 @@ TABLE = {
         " store"
     ),
     "handlers": (
-        "backup check clock commands draft encoding errors jobs media model names outbox protocol"
-        " session status store"
+        "backup check clock commands common draft encoding errors jobs media model names outbox"
+        " protocol session status store"
     ),
     "service": "commands config errors limits model session status",
     "connection": (
