@@ -8,7 +8,7 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash bench settings deb lock clean
+.PHONY: help run test style types check crash net bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,9 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15 minutes
+	$(BIN)/python -m tests.net.sessions --sessions 1000 --swallow 1000
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
