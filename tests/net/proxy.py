@@ -81,15 +81,12 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
-        try:
+        # A cancelled task would be an error to the listener.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             there = await asyncio.open_connection(*self.server)
-        except OSError:
-            writer.transport.abort()
-        else:
-            with contextlib.suppress(asyncio.CancelledError):
-                await Link(self, (reader, writer), there, self.choose()).run()
-        finally:
-            self._links.discard(task)
+            await Link(self, (reader, writer), there, self.choose()).run()
+        reset(writer)
+        self._links.discard(task)
 
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
