@@ -57,6 +57,12 @@ man: $(VENV)/.run  ## Write the manual pages into build/man
 completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
 	$(BIN)/python packaging/completions.py build/completions
 
+net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15 minutes
+	$(BIN)/python -m tests.net.sessions --sessions 1000 --swallow 1000
+	$(BIN)/python -m tests.net.library --rounds 100
+	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
+	$(BIN)/python -m tests.net.slow --clients 200
+
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
 
