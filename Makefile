@@ -8,7 +8,7 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash bench settings deb lock clean
+.PHONY: help run test style types check crash powercut killpoints faults bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,15 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
+	$(BIN)/python -m tests.disk.powercut
+
+killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script, needs strace
+	$(BIN)/python -m tests.disk.killpoints
+
+faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
+	$(BIN)/python -m tests.disk.errors
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

@@ -151,8 +151,8 @@ class Transcript:
         elif (tell := TELLING.get(str(name))) is not None:
             for key, value in tell(link, request, reply or {}):
                 self.told[key].append(Told(asked, answered, value))
-        elif name in ("save_file", "save_part") and reply is not None:
-            self._file(request, reply["result"], asked, answered)
+        elif name in ("save_file", "save_part"):
+            self._file(request, reply["result"] if reply else {}, asked, answered)
 
     def _durable_acks(self, link: Link, at: int) -> None:
         for asked, seq in link.acks:
@@ -170,6 +170,11 @@ class Transcript:
             self.told["message", str(number)].append(told)
 
     def _file(self, request: Frame, result: Frame, asked: int, answered: int) -> None:
+        if request.get("upload") and "upload" not in result:
+            # It becomes a file, or did so without a word.
+            self.told["upload", request["upload"]].append(Told(asked, NEVER, None))
+        if not result:
+            return
         data = base64.b64decode(request["content"])
         if request["cmd"] == "save_part":
             offset = request["offset"]
@@ -179,8 +184,6 @@ class Transcript:
         value = (len(data), hashlib.sha256(data).hexdigest())
         key = ("file", result["path"]) if "path" in result else ("upload", result["upload"])
         self.told[key].append(Told(asked, answered, value))
-        if request.get("upload") and "path" in result:
-            self.told["upload", request["upload"]].append(Told(asked, NEVER, None))
 
     def facts(self, at: int) -> Facts:
         """Give what had been confirmed at a line of the trace."""

@@ -71,7 +71,6 @@ class Disk:
         self._open: dict[int, Opened] = {}
         self._handlers: dict[str, Callable[[Call], None]] = {
             "openat": self._openat,
-            "close": self._close,
             "accept4": self._accept4,
             "lseek": self._lseek,
             "mkdir": self._mkdir,
@@ -87,6 +86,9 @@ class Disk:
 
     def begin(self, call: Call) -> None:
         """Take the beginning of a call that writes: from now on some of it may be there."""
+        if call.name == "close":
+            # Another thread may get the number before the call has returned.
+            self._open.pop(call.fd, None)
         opened = self._open.get(call.fd)
         if opened is None or call.result < 0:
             return
@@ -127,9 +129,6 @@ class Disk:
         elif "O_TRUNC" in call.flags:
             node.pending.append(Write(call.end, 0, None))
         self._open[call.result] = Opened(node)
-
-    def _close(self, call: Call) -> None:
-        self._open.pop(call.fd, None)
 
     def _accept4(self, call: Call) -> None:
         self._open.pop(call.result, None)
@@ -229,7 +228,7 @@ class Disk:
                 continue
             path = target / name
             if child.folder:
-                path.mkdir()
+                path.mkdir(exist_ok=True)
                 self._build(child, path, mode, rng)
             else:
                 path.write_bytes(content_of(child, of_one(mode, rng), rng))

@@ -35,6 +35,7 @@ from tests.disk.facts import Transcript
 from tests.disk.files import MODES, Disk, Mode
 from tests.disk.images import examine_and_remove, examine_served
 from tests.disk.load import Company
+from tests.disk.order import follow
 from tests.disk.traced import Call, Traced, obstacle
 from tests.model.record import record
 
@@ -77,20 +78,22 @@ class Totals:
     served: int = 0
     instants: int = 0
     syncs: int = 0
+    messages: int = 0  # confirmations that were followed to their sync
+    files: int = 0
     confirmed: int = 0  # facts that were held against images
     violations: list[str] = field(default_factory=list)
     bad: int = 0  # images with a violation
     kinds: Counter[str] = field(default_factory=Counter)
 
 
-async def play(process: Traced, seed: int) -> None:
+async def play(process: Traced, seed: int, steps: int) -> None:
     """Let people work on a server through two of its lives."""
     rng = random.Random(seed)
     company = Company(process.dial, seed)
     await asyncio.to_thread(process.start)
     await company.set_up()
     killed = rng.random() < 0.5
-    working = asyncio.create_task(company.work(STEPS))
+    working = asyncio.create_task(company.work(steps))
     if killed:
         await asyncio.sleep(rng.uniform(0.2, 1.0))
         await asyncio.to_thread(process.kill)
@@ -99,13 +102,15 @@ async def play(process: Traced, seed: int) -> None:
         await asyncio.to_thread(process.stop)
     await asyncio.to_thread(process.start)
     await company.resume()
-    await company.work(STEPS // 2)
+    await company.work(steps // 2)
     await company.take_in()
     process.dial.close()
     await asyncio.to_thread(process.stop)
 
 
-def recorded(folder: Path, seed: int, control: Control | None = None) -> list[Call]:
+def recorded(
+    folder: Path, seed: int, control: Control | None = None, steps: int = STEPS
+) -> list[Call]:
     """Make a run in an empty folder and give the calls of its server."""
     rng = random.Random(seed)
     control = control or Control("")
@@ -120,7 +125,7 @@ def recorded(folder: Path, seed: int, control: Control | None = None) -> list[Ca
         store_young_chats=rng.choice((4, 64)),
     )
     try:
-        asyncio.run(play(process, seed))
+        asyncio.run(play(process, seed, steps))
     finally:
         process.kill()
     calls = process.calls()
@@ -139,6 +144,7 @@ class Replay:
 
     def __init__(self, folder: Path, calls: list[Call]) -> None:
         self.disk = Disk(folder)
+        self.calls = calls
         self.transcript = Transcript(calls)
         # A call has a beginning and an end; both are instants.
         self.steps: list[tuple[int, int, Call]] = []
@@ -204,6 +210,29 @@ class Examiner:
             self._collect()
         self._open.append((what, self._pool.submit(examine_and_remove, folder, facts)))
 
+    def follow(self, replay: Replay) -> None:
+        """Count a run, and check the order of its syncs and confirmations."""
+        totals = self._totals
+        totals.runs += 1
+        totals.syncs += len(replay.syncs)
+        totals.instants += len(replay.steps)
+        order = follow(replay.calls, replay.transcript)
+        totals.messages += order.messages
+        totals.files += order.files
+        for early in order.early:
+            self.note("order", [early])
+
+    def serve(self, folder: Path, replay: Replay, line: int, what: str) -> None:
+        """Have an image checked by a real server; its folder goes."""
+        self._totals.served += 1
+        process = Process(folder, store_reserve=0)
+        try:
+            found = asyncio.run(examine_served(process, replay.transcript.facts(line)))
+        finally:
+            process.kill()
+            shutil.rmtree(folder)
+        self.note(f"{what}, served", found)
+
     def finish(self) -> None:
         """Wait for all checks."""
         while self._open:
@@ -231,41 +260,41 @@ def run(
     served: int = SERVED,
 ) -> None:
     """Record one run and check images of it."""
-    rng = random.Random(seed)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
         folder, scratch = Path(name) / "run", Path(name) / "images"
         folder.mkdir()
         scratch.mkdir()
-        calls = recorded(folder, seed, control)
-        replay = Replay(folder, calls)
+        replay = Replay(folder, recorded(folder, seed, control))
         examiner = Examiner(pool, totals, f"seed {seed}")
-        totals.runs += 1
-        totals.syncs += len(replay.syncs)
-        totals.instants += len(replay.steps)
-        # The hardest image behind some of the confirmations, then any.
-        hard = set(rng.sample(replay.answers, min(len(replay.answers), images // 4)))
-        instants = sorted([*hard, *replay.instants(images - len(hard), rng)])
-        asked = set(rng.sample(range(len(instants)), min(served, len(instants))))
-        for number, line in enumerate(replay.go(instants)):
-            mode: Mode = "none" if instants[number] in hard else rng.choice(MODES)
-            image = scratch / str(number)
-            image.mkdir()
-            replay.disk.image(image, mode, rng)
-            what = f"line {line} {mode}"
-            # Files lie in `data` below the folder of a process.
-            if number in asked:
-                totals.served += 1
-                whole = scratch / f"served{number}"
-                shutil.copytree(image, whole)
-                facts = replay.transcript.facts(line)
-                process = Process(whole, store_reserve=0)
-                examiner.note(f"{what}, served", asyncio.run(examine_served(process, facts)))
-                process.kill()
-                shutil.rmtree(whole)
-            data = image / "data"
-            data.mkdir(exist_ok=True)
-            examiner.hand_in(data, replay, line, what)
-        examiner.finish()
+        check_images(replay, examiner, scratch, images, random.Random(seed), served)
+
+
+def check_images(
+    replay: Replay,
+    examiner: Examiner,
+    scratch: Path,
+    images: int,
+    rng: random.Random,
+    served: int = 0,
+) -> None:
+    """Check images of a run, a quarter of them the hardest ones behind confirmations."""
+    examiner.follow(replay)
+    hard = set(rng.sample(replay.answers, min(len(replay.answers), images // 4)))
+    instants = sorted([*hard, *replay.instants(images - len(hard), rng)])
+    asked = set(rng.sample(range(images), min(served, images)))
+    for number, line in enumerate(replay.go(instants)):
+        mode: Mode = "none" if instants[number] in hard else rng.choice(MODES)
+        image = scratch / str(number)
+        # What a process makes lies in `data` in its folder.
+        (image / "data").mkdir(parents=True)
+        replay.disk.image(image, mode, rng)
+        what = f"line {line} {mode}"
+        if number in asked:
+            whole = scratch / f"served {number}"
+            shutil.copytree(image, whole)
+            examiner.serve(whole, replay, line, what)
+        examiner.hand_in(image / "data", replay, line, what)
+    examiner.finish()
 
 
 def controls(seed: int, images: int, pool: ProcessPoolExecutor) -> dict[str, Totals]:
@@ -308,15 +337,17 @@ def main() -> int:
         "of them started as a server": totals.served,
         "instants to choose from": totals.instants,
         "syncs": totals.syncs,
+        "messages followed to their own sync": totals.messages,
+        "files followed to theirs": totals.files,
         "facts held against images": totals.confirmed,
         "images with a violation": totals.bad,
         "seconds": round(time.monotonic() - began),
     }
     verdicts = {name: verdict(found) for name, found in checked.items()}
     for name, value in figures.items():
-        print(f"{name:<30} {value}")
+        print(f"{name:<36} {value}")
     for name, text in verdicts.items():
-        print(f"control {name:<22} {text}")
+        print(f"control {name:<28} {text}")
     for violation in totals.violations[:20]:
         print(violation)
     record("powercut", figures, totals.violations, verdicts)

@@ -33,7 +33,7 @@ LONGEST = 4_000_000
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()")
 _HEX = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
-_END = re.compile(r"\)\s+= (-?\d+)(?:<((?:\\x..)*)>)?(?: \w+ \(.*\))?( \(INJECTED\))?$")
+_END = re.compile(r"\)\s+= (-?\d+)(?:<((?:\\x..)*)>)?(?: \w+ \([^)]*\))?( \(INJECTED\))?$")
 _FD = re.compile(r"(-?\d+)(?:<((?:\\x..)*)>)?")
 
 
@@ -96,7 +96,7 @@ class Traced(Process):
                 calls, count = read(file, line)
             found += calls
             line += count
-        return sorted(found, key=lambda call: call.begin)
+        return found
 
 
 def read(lines: Iterator[str], first: int = 0) -> tuple[list[Call], int]:
@@ -129,7 +129,7 @@ def read(lines: Iterator[str], first: int = 0) -> tuple[list[Call], int]:
         call = _call(found[3], f"{head}) = 0", begin, 1 << 60)
         if call is not None:
             calls.append(call)
-    return calls, number + 1 - first
+    return sorted(calls, key=lambda call: call.begin), number + 1 - first
 
 
 def _call(name: str, line: str, begin: int, end: int) -> Call | None:
