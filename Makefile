@@ -63,6 +63,15 @@ net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15
 	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
 	$(BIN)/python -m tests.net.slow --clients 200
 
+powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
+	$(BIN)/python -m tests.disk.powercut
+
+killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script, needs strace
+	$(BIN)/python -m tests.disk.killpoints
+
+faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
+	$(BIN)/python -m tests.disk.errors
+
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
 
