@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
+SECS ?= 120
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash bench settings deb lock clean
+.PHONY: help run test style types check crash fuzz bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +43,10 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
+	$(PIP) install "atheris>=3,<4"
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECS)
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
