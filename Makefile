@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
+SECS ?= 120
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
@@ -71,6 +72,10 @@ killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script,
 
 faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
 	$(BIN)/python -m tests.disk.errors
+
+fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
+	$(PIP) install "atheris>=3,<4"
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECS)
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
