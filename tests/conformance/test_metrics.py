@@ -340,7 +340,12 @@ async def test_the_process(server: StartServer) -> None:
     files = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE)[0]
     assert after["pushd_open_files_max"] == files > after["pushd_open_files"] > 10
     threads = len(list(Path(f"/proc/{own.process.pid}/task").iterdir()))
-    assert 5 < after["pushd_threads"] <= threads
+    # The thread that answered the request has ended since.
+    assert 5 < after["pushd_threads"] <= threads + 1
+    [info] = [name for name in after if name.startswith("pushd_build_info")]
+    assert after[info] == 1
+    assert f"sqlite={sqlite3.sqlite_version}" in info
+    assert "loop=asyncio" in info
 
 
 async def test_tasks(server: StartServer) -> None:
@@ -352,11 +357,8 @@ async def test_tasks(server: StartServer) -> None:
     await a.say(b.user_id, "hi")
     await b.expect_delivery(ack=True)
     await b.fence()
-    assert (await until(own, lambda now: now["pushd_tasks"] <= before))["pushd_sessions"] == 2
-    [info] = [name for name in after if name.startswith("pushd_build_info")]
-    assert after[info] == 1
-    assert f"sqlite={sqlite3.sqlite_version}" in info
-    assert "loop=asyncio" in info
+    after = await until(own, lambda now: now["pushd_tasks"] <= before)
+    assert after["pushd_sessions"] == 2
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

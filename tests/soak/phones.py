@@ -115,6 +115,7 @@ class Phone:
         self._out: asyncio.Queue[Frame] = asyncio.Queue()  # lines, in the order of `_due`
         self._order: asyncio.Future[Order] | None = None
         self._spoke = 0.0
+        self._wanted = asyncio.Event()  # it shall not stay away
         self._signing_out = False
         self._attached = False  # the connection has taken the device up
         self._wire: Wire | None = None
@@ -164,7 +165,14 @@ class Phone:
         return True
 
     async def _rest(self, seconds: float) -> None:
-        await asyncio.sleep(seconds * self._random.uniform(0.8, 1.5))
+        self._wanted.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds * self._random.uniform(0.8, 1.5)):
+                await self._wanted.wait()
+
+    def hurry(self) -> None:
+        """Come back now, if it is away."""
+        self._wanted.set()
 
     async def _come(self, address: Address) -> None:
         """Connect, take up the device or make one, and send again what is unknown."""

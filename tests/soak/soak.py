@@ -33,7 +33,7 @@ from tests.conformance.operated import Operated
 from tests.conformance.wire import Frame, Wire
 from tests.model.checker import Report, check
 from tests.model.record import record
-from tests.soak.figures import Bars, Sample, Verdict, judge, quantile
+from tests.soak.figures import DAY, Bars, Sample, Verdict, judge, log_verdict, quantile
 from tests.soak.phones import HEARTBEAT, Book, Chat, Hole, Order, Phone
 from tests.soak.variants import VARIANTS, program
 
@@ -52,13 +52,14 @@ ENDS = (
     Order("replace", 0.0),
     Order("renew", 0.5),
 )
+CHURN = 0.05  # of the devices a minute
+SHORT_LOG = 1 << 20  # bytes to which a short run's write-ahead log is brought back
 CALM_PATIENCE = 120.0  # seconds until all phones are back and answered
-BARS = Bars()
 STOP_PATIENCE = 10.0  # seconds for the server to stop
 # Caches are small, so that they are full when the warm-up ends.
 SETTINGS: dict[str, object] = {
     "log_format": "logfmt",
-    "store_cache_bytes": 4 << 20,
+    "store_cache_bytes": 1 << 20,
     "store_young_rows": 8192,
     "store_young_client_ids": 1024,
     "trace_commits": 1024,
@@ -75,8 +76,12 @@ class Plan:
     seconds: float
     devices: int = 200
     rate: float = 30.0  # messages a second
-    churn: float = 0.05  # of the devices a minute
-    every: float = 10.0  # between two samples
+    churn: float = CHURN  # of the devices a minute
+
+    @property
+    def every(self) -> float:
+        """Between two samples."""
+        return min(10.0, self.seconds / 60)
 
     @property
     def life(self) -> float:
@@ -99,9 +104,24 @@ class Plan:
         return min(3600.0, self.seconds)
 
     @property
+    def settings(self) -> dict[str, object]:
+        """A short run cannot fill the log of the store, so that one is made smaller."""
+        if self.seconds >= 1800:
+            return {}
+        return {"store_log_bytes": SHORT_LOG, "store_checkpoint_pages": SHORT_LOG // 2 // 4096}
+
+    @property
+    def bars(self) -> Bars:
+        """What must hold in such a run."""
+        if self.seconds >= 1800:
+            return Bars()
+        # The log grows with the churn, which is higher in a short run.
+        return Bars(wal=SHORT_LOG, log=10.0 * max(1.0, self.churn / CHURN))
+
+    @property
     def grace(self) -> float:
         """After a held transaction, until the log must be small again."""
-        return 60.0
+        return min(60.0, self.seconds / 4)
 
     @property
     def parts(self) -> int:
@@ -137,7 +157,9 @@ class Soak:
         self.plan = plan
         self.totals = Totals()
         self.samples: list[Sample] = []
-        self.server = Operated(folder, "", program=program(variant), **{**SETTINGS, **settings})
+        self.server = Operated(
+            folder, "", program=program(variant), **{**SETTINGS, **plan.settings, **settings}
+        )
         self._random = random.Random(seed)
         self._book = Book()
         self._phones = [
@@ -154,6 +176,7 @@ class Soak:
         self._held_until = 0.0  # when the log must be small again
         self._own_lags: list[float] = []
         self._lag = Lag()
+        self._herd = 0  # bytes of the log that all make who come back after a kill
         self._log_from = 0  # bytes of the log that setting up and judging made
 
     # --- setting up -----------------------------------------------------------------------
@@ -289,11 +312,19 @@ class Soak:
         await self._until(lambda: not self._book.renewing, "a phone does not come back")
         self._calm = False
         self.totals.kills += 1
+        most = sum(phone.online for phone in self._phones) * 0.98
+        written, turns = self._log_size(), [phone.turns for phone in self._phones]
         self.server.kill()
         await asyncio.to_thread(self.server.start)
         self._life += 1
         self._life_began = time.monotonic()
         self._lag = Lag()
+        pairs = list(zip(self._phones, turns, strict=True))
+        await self._until(lambda: sum(one.turns > turn for one, turn in pairs) > most, "not back")
+        # A kill an hour is told of in what the log comes to; a short run has more.
+        herd = self._log_size() - written
+        self._herd = max(self._herd, herd)
+        self._log_from += herd
 
     async def _back_up(self) -> None:
         target = self.server.folder / "backup.tar.gz"
@@ -330,7 +361,7 @@ class Soak:
             self._held_until = float("inf")
             self.totals.held += 1
             await asyncio.sleep(self.plan.period / 6)
-        self._held_until = time.monotonic() + min(self.plan.grace, self.plan.period / 6)
+        self._held_until = time.monotonic() + self.plan.grace
 
     # --- judging --------------------------------------------------------------------------
 
@@ -345,6 +376,8 @@ class Soak:
         """Have all come to rest, and hold what they saw against the promises."""
         self._calm = True
         written = self._log_size()
+        for phone in self._phones:
+            phone.hurry()
         await self._settled()
         await self._fence()
         await self._again()
@@ -435,6 +468,12 @@ class Soak:
         self.samples.append(sample)
         with (self.server.folder / "samples").open("a") as file:
             file.write(json.dumps(asdict(sample)) + "\n")
+
+    @property
+    def log_a_day(self) -> float:
+        """MB that the log comes to in a day, with a kill every hour."""
+        last = self.samples[-1]
+        return (last.log / last.at * DAY + 24 * self._herd) / 1e6
 
     def _log_size(self) -> int:
         return self.server.log.stat().st_size
@@ -540,10 +579,10 @@ class Outcome:
 
 
 async def soak(
-    plan: Plan, seed: int, folder: Path, variant: str = "", bars: Bars = BARS, **settings: object
+    plan: Plan, seed: int, folder: Path, variant: str = "", **settings: object
 ) -> Outcome:
     """Run as planned, and judge."""
-    run = Soak(folder, plan, seed, variant, **settings)
+    run, bars = Soak(folder, plan, seed, variant, **settings), plan.bars
     try:
         await run.set_up()
         try:
@@ -554,6 +593,8 @@ async def soak(
     finally:
         run.close()
     verdicts = judge(run.samples, plan.warm_up, plan.parts, bars) if run.samples else []
+    if run.samples:
+        verdicts.append(log_verdict(run.log_a_day, bars))
     return Outcome(run, verdicts)
 
 
@@ -563,7 +604,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--rate", type=float, default=30.0, help="messages a second")
-    parser.add_argument("--churn", type=float, default=0.05, help="of the devices a minute")
+    parser.add_argument("--churn", type=float, default=CHURN, help="of the devices a minute")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="")
     parser.add_argument("--folder", type=Path, help="keep data, log and samples here")
