@@ -305,6 +305,9 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         int,
         within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk", restart=True),
     ] = 16777216
+    cache_bytes: Annotated[
+        int, within(65536, _MAX, "bytes", "Pages that the writer keeps in memory", restart=True)
+    ] = 67108864
     cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory", restart=True)] = (
         100000
     )
@@ -334,6 +337,10 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         int,
         within(1, _MANY, "pages", "The write-ahead log before it is written back", restart=True),
     ] = 4000
+    log_bytes: Annotated[
+        int,
+        within(65536, _MAX, "bytes", "What the write-ahead log is brought back to", restart=True),
+    ] = 67108864
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
