@@ -12,7 +12,7 @@ ADDRESS ?= 127.0.0.1:9527
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	@printf '%s\n' \
@@ -52,6 +52,7 @@ crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what i
 
 report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
 	$(BIN)/python -m tests.report
+
 man: $(VENV)/.run  ## Write the manual pages into build/man
 	$(BIN)/python packaging/manpages.py build/man
 
