@@ -39,7 +39,7 @@ TABLE = {
     "protocol": "clock encoding errors model status",
     "draft": "config encoding errors model names protocol status",
     "outbox": "model",
-    "session": "errors model outbox protocol status",
+    "session": "errors limits model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
