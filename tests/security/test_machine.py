@@ -20,7 +20,7 @@ from tests.conformance.authority import Authority, ask
 from tests.conformance.operated import Operated
 from tests.conformance.process import Process, StartServer
 from tests.conformance.scrape import METRICS, address
-from tests.conformance.wire import new_phone
+from tests.conformance.wire import Dialer, new_phone
 
 Operate = Callable[..., Operated]
 OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -272,3 +272,30 @@ async def test_who_was_here_is_told(operated: Operate) -> None:
         assert line["address"] == "127.0.0.1"
         assert line["connection"]
         assert line["ts"].endswith("Z"), line
+
+
+# What browsers send before a body that a hostile page has made for them.
+BROWSER = b"""POST / HTTP/1.1
+Host: 127.0.0.1:9527
+User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0
+Accept: */*
+Accept-Language: en-US,en;q=0.5
+Accept-Encoding: gzip, deflate, br, zstd
+Referer: http://evil.example/
+Content-Type: text/plain;charset=UTF-8
+Content-Length: 200
+Origin: http://evil.example
+Connection: keep-alive
+Sec-Fetch-Dest: empty
+"""
+
+
+async def test_a_browser_is_no_client(dial: Dialer) -> None:
+    """A page cannot have a browser speak for it: its headers are ten bad lines, its body unread."""
+    wire, phone = await dial(), new_phone()
+    body = b'{"cmd":"register","phone":"%b","password":"Zebra-7731"}\n' % phone.encode()
+    await wire.send_raw(BROWSER.replace(b"\n", b"\r\n") + b"\r\n" + body)
+    assert [(await wire.reply())["status"] for _ in range(10)] == [4000] * 10
+    await wire.rest()
+    again = await dial()
+    await again.refused(6004, {"cmd": "login", "phone": phone, "password": "Zebra-7731"})
