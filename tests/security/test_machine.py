@@ -68,6 +68,26 @@ async def test_nothing_that_is_written_is_for_others(server: StartServer) -> Non
         assert mode & 0o077 == 0, f"{path.name}: {mode:o}"
 
 
+class WithLinks(Process):
+    """A server that finds links where it will write its addresses."""
+
+    def start(self) -> None:
+        """Start it so."""
+        for name in ("ports", "ports.new"):
+            (self.folder / f"precious {name}").write_text("precious")
+            (self.folder / name).symlink_to(self.folder / f"precious {name}")
+        super().start()
+
+
+async def test_no_link_is_followed(server: StartServer) -> None:
+    """What it writes beside its data leads nowhere else, whoever has put a link there."""
+    own = server(kind=WithLinks)
+    for name in ("ports", "ports.new"):
+        assert (own.folder / f"precious {name}").read_text() == "precious"
+    assert not (own.folder / "ports").is_symlink()
+    await (await own.dial()).fence()
+
+
 # --- TLS --------------------------------------------------------------------------------------
 
 
