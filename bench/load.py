@@ -167,6 +167,10 @@ class Tally(Connection):
         if not count:
             self.fail(f"not what is counted here: {lines[:300]!r}")
             return
+        self.add(count)
+
+    def add(self, count: int) -> None:
+        """Note that so many marks came."""
         self.total += count * self._each
         if self.due:
             self._measure(count)

@@ -28,7 +28,8 @@ from typing import IO, Annotated, Any, cast
 import msgspec
 
 from .errors import PushdError
-from .media import PATH, sync_folder
+from .folders import sync_folder
+from .media import PATH
 from .store.copy import FILE, Copy, FileFact
 
 FORMAT = "pushd-backup"

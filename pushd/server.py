@@ -365,7 +365,7 @@ class Server:
         if not (address or passed):
             return None
         if missing():
-            raise ListenError(missing())
+            raise ListenError(f"metrics.listen: {missing()}")
         if any(sock.family == socket.AF_UNIX for sock in passed):
             raise ListenError("metrics: a socket was passed that is no TCP socket")
         try:

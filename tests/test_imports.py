@@ -24,6 +24,7 @@ TABLE = {
     "clock": "",
     "sockets": "",
     "histogram": "",
+    "folders": "",
     "audit": "",
     "common": "",
     "tls": "",
@@ -31,7 +32,8 @@ TABLE = {
     "encoding": "",
     "settings": "",
     "log": "",
-    "config": "errors settings",
+    "keylines": "",
+    "config": "errors keylines settings",
     # The core, without I/O
     "model": "",
     "names": "errors status",
@@ -42,12 +44,14 @@ TABLE = {
     "session": "errors limits model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
-    "media": "errors status",
-    "store": "audit clock config draft encoding errors histogram model names outbox status",
+    "media": "errors folders status",
+    "store": (
+        "audit clock config draft encoding errors folders histogram model names outbox status"
+    ),
     # Upkeep
     "jobs": "errors status",
-    "archive": "errors media store",
-    "backup": "archive errors jobs media store",
+    "archive": "errors folders media store",
+    "backup": "archive errors folders jobs media store",
     "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",

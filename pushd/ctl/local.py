@@ -17,6 +17,7 @@ from .calls import Control
 from .options import (
     NOT_REACHED,
     cafile_option,
+    complete_file,
     fail,
     json_option,
     server_option,
@@ -46,7 +47,14 @@ def chat(*, server: str, cafile: str | None) -> None:
 
 
 @pushctl.command("config")
-@click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Read this settings file.",
+)
 @json_option
 @click.option("--default", is_flag=True, help="Print a settings file with all the defaults.")
 def show_config(*, file: str | None, as_json: bool, default: bool) -> None:

@@ -19,6 +19,8 @@ from ..errors import ConfigError, PushdError
 from ..log import escape
 from .calls import Control, Fields, NotReached, Refused
 from .options import (
+    complete_file,
+    complete_folder,
     data_option,
     escape_lines,
     fail,
@@ -38,7 +40,7 @@ STOP_TIMEOUT = 10
 
 
 @verb("backup")
-@click.argument("archive", metavar="FILE")
+@click.argument("archive", metavar="FILE", shell_complete=complete_file)
 def backup(control: Control, archive: str) -> Line:
     """Back the running server up into the new FILE; one that ends in gz is packed."""
     result = _follow(control, "backup", file=os.path.abspath(archive))
@@ -51,8 +53,13 @@ def backup(control: Control, archive: str) -> Line:
 
 
 @pushctl.command()
-@click.argument("archive", metavar="FILE")
-@click.option("--data", metavar="DIR", help="The empty or new folder to restore to.")
+@click.argument("archive", metavar="FILE", shell_complete=complete_file)
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The empty or new folder to restore to.",
+)
 @file_option
 @json_option
 def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) -> None:
@@ -81,7 +88,12 @@ def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) 
 
 
 @pushctl.command()
-@click.option("--data", metavar="DIR", help="The folder of a server that is stopped.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The folder of a server that is stopped.",
+)
 @file_option
 @json_option
 def compact(*, data: str | None, file: str | None, as_json: bool) -> None:
