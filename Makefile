@@ -48,6 +48,8 @@ net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15
 	$(BIN)/python -m tests.net.library --rounds 100
 	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
 	$(BIN)/python -m tests.net.slow --clients 200
+	$(BIN)/python -m tests.net.floods
+	$(BIN)/python -m tests.net.descriptors
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
