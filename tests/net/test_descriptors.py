@@ -2,9 +2,15 @@
 
 import pytest
 
+from tests.net import descriptors
 from tests.net.descriptors import Shortage, control, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "SAMPLES", 5)
 
 
 async def test_a_backup_while_full() -> None:
@@ -12,9 +18,10 @@ async def test_a_backup_while_full() -> None:
     with running() as server:
         shortage = Shortage(server)
         await shortage.fill(0.5)
+        shortage.close()
     assert not shortage.problems
 
 
 async def test_a_server_that_spins_is_caught() -> None:
     """Control: where accepting does not pause, the processor does not rest."""
-    assert await control(0.5)
+    assert await control(1)
