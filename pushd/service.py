@@ -65,7 +65,7 @@ class Stats:
         self.accepted = 0  # connections
         self.opened: Counter[str] = Counter()  # the same by the kind of the listener
         self.closed: Counter[str] = Counter()  # connections that are gone
-        self.failed_handshakes = 0  # of TLS, and peers gone before they were served
+        self.failed_handshakes = 0  # of TLS, those that took too long among them
         self.bytes_in = 0
         self.bytes_out = 0
         # Lines by what they were

@@ -24,13 +24,16 @@ TABLE = {
     "clock": "",
     "sockets": "",
     "histogram": "",
+    "folders": "",
     "audit": "",
+    "common": "",
     "tls": "",
     "systemd": "",
     "encoding": "",
     "settings": "",
     "log": "",
-    "config": "errors settings",
+    "keylines": "",
+    "config": "errors keylines settings",
     # The core, without I/O
     "model": "",
     "names": "errors status",
@@ -41,12 +44,14 @@ TABLE = {
     "session": "errors model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
-    "media": "errors status",
-    "store": "audit clock config draft encoding errors histogram model names outbox status",
+    "media": "errors folders status",
+    "store": (
+        "audit clock config draft encoding errors folders histogram model names outbox status"
+    ),
     # Upkeep
     "jobs": "errors status",
-    "archive": "errors media store",
-    "backup": "archive errors jobs media store",
+    "archive": "errors folders media store",
+    "backup": "archive errors folders jobs media store",
     "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
@@ -55,8 +60,8 @@ TABLE = {
         " store"
     ),
     "handlers": (
-        "backup check clock commands draft encoding errors jobs media model names outbox protocol"
-        " session status store"
+        "backup check clock commands common draft encoding errors jobs media model names outbox"
+        " protocol session status store"
     ),
     "service": "commands config errors limits model session status",
     "connection": (

@@ -291,8 +291,21 @@ async def test_status(own: Process) -> None:
     assert found["users"] >= 1
     assert found["schema"] >= 8
     assert found["storeBytes"] + found["logBytes"] > 0
+    assert found["ready"] is True
+    assert found["framesByKind"]["command"] >= 1
+    assert found["framesByKind"]["start"] >= 1
+    assert found["bytesIn"] > 0
+    assert found["bytesOut"] > 0
+    assert found["batchMean"] >= 1
+    assert 0 < found["syncP99"] < 10
+    assert found["memoryBytes"] > 1 << 20
+    for name in ("messagesAccepted", "messagesAcked", "oldestSeconds", "failedHandshakes"):
+        assert found[name] >= 0, name
+    for name in ("loopLagP99", "loopLagMax"):
+        assert 0 <= found[name] < 10, name
     rows = {" ".join(row[:-1]): row[-1] for row in table(pushctl(own, "status"))}
     assert rows["pid"] == str(own.process.pid)
+    assert rows["ready"] == "yes"
     assert rows["disk full"] == "no"
     assert "users" not in told(pushctl(own, "stats", "--json"))
     await a.command("friends", page="x")

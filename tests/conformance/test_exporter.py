@@ -103,8 +103,8 @@ def test_the_extra_is_missing(tmp_path: Any, flags: list[str]) -> None:
         timeout=30,
     )
     assert run.returncode == 78
-    expected = "metrics.listen needs prometheus-client: pip install 'pushd[metrics]'\n"
-    assert run.stderr == expected
+    needs = "metrics.listen: needs prometheus-client: pip install 'pushd[metrics]'"
+    assert run.stderr == f"PUSHD_METRICS_LISTEN: {needs}\n"
     assert not (tmp_path / "data").exists()
 
 
