@@ -67,6 +67,8 @@ net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15
 	$(BIN)/python -m tests.net.library --rounds 100
 	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
 	$(BIN)/python -m tests.net.slow --clients 200
+	$(BIN)/python -m tests.net.floods
+	$(BIN)/python -m tests.net.descriptors
 
 powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
 	$(BIN)/python -m tests.disk.powercut
