@@ -39,18 +39,24 @@ def choices() -> list[bytes]:
 
 
 LINES = st.sampled_from(choices())
+# Anywhere, every few bytes, or near the ends of lines, where mistakes are.
 CUTS = st.lists(st.integers(0, 4000), max_size=30) | st.integers(1, 7).map(
     lambda step: list(range(0, 20_000, step))
 )
+NEAR = st.lists(st.tuples(st.integers(0, 20), st.integers(-3, 3)), max_size=12)
 
 
 @examples(40)
-@given(parts=st.lists(LINES, min_size=1, max_size=12), cuts=CUTS)
-def test_property_any_split(parts: list[bytes], cuts: list[int]) -> None:
+@given(parts=st.lists(LINES, min_size=1, max_size=12), cuts=CUTS, near=NEAR)
+def test_property_any_split(
+    parts: list[bytes], cuts: list[int], near: list[tuple[int, int]]
+) -> None:
     """The replies are the same and in the same order, and so is all that is delivered."""
     tried("any split of the bytes gives the same replies")
     data = b"".join(parts)
     whole = outcome([data])
+    ends = [index + 1 for index, byte in enumerate(data) if byte == 0x0A] or [0]
+    cuts = [*cuts, *(ends[line % len(ends)] + offset for line, offset in near)]
     cut = outcome(pieces_of(data, cuts))
     assert replies(cut) == replies(whole)
     assert delivered(cut) == delivered(whole)
