@@ -55,6 +55,7 @@ ENDS = (
 CHURN = 0.05  # of the devices a minute
 SHORT_LOG = 1 << 20  # bytes to which a short run's write-ahead log is brought back
 CALM_PATIENCE = 120.0  # seconds until all phones are back and answered
+AT_ONCE = 20  # phones that connect anew at the same time, to be judged
 STOP_PATIENCE = 10.0  # seconds for the server to stop
 # Caches are small, so that they are full when the warm-up ends.
 SETTINGS: dict[str, object] = {
@@ -398,12 +399,13 @@ class Soak:
 
     async def _again(self) -> None:
         """Have all connect anew, and take in what waits."""
-        turns = [phone.turns for phone in self._phones]
-        for phone in self._phones:
-            if not phone.order("close"):
-                raise Hole(f"phone {phone.number} is not online while all is quiet")
-        pairs = list(zip(self._phones, turns, strict=True))
-        await self._until(lambda: all(one.turns > turn for one, turn in pairs), "not back")
+        for start in range(0, len(self._phones), AT_ONCE):
+            some = self._phones[start : start + AT_ONCE]
+            before = [(phone, phone.turns) for phone in some]
+            for phone in some:
+                if not phone.order("close"):
+                    raise Hole(f"phone {phone.number} is not online while all is quiet")
+            await self._until(lambda: all(one.turns > turn for one, turn in before), "not back")  # noqa: B023
         await self._settled()
 
     async def _settled(self) -> None:
