@@ -135,7 +135,8 @@ class Retention(Noun):
         rows = journal.db.execute(
             "SELECT q.seq, m.created FROM queue q LEFT JOIN message m ON m.id = q.message"
             " WHERE q.device = ? AND q.seq > ? AND q.message <= ? AND NOT EXISTS"
-            " (SELECT 1 FROM gap g WHERE g.device = q.device AND g.seq = q.seq) ORDER BY q.seq LIMIT ?",
+            " (SELECT 1 FROM gap g WHERE g.device = q.device AND g.seq = q.seq)"
+            " ORDER BY q.seq LIMIT ?",
             (device, queue.acked, newest, ROWS),
         ).fetchall()
         seq = 0

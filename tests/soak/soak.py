@@ -215,20 +215,23 @@ class Soak:
         self._log_from = self._log_size()
         lives = [asyncio.ensure_future(phone.live(self._address)) for phone in self._phones]
         works = [asyncio.ensure_future(work) for work in self._works()]
+        course = asyncio.ensure_future(self._course())
+        going = {course, *lives, *works}
         try:
-            done, _ = await asyncio.wait(
-                [*lives, *works],
-                timeout=self.plan.seconds,
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
-            for task in done:
-                task.result()
+            while not course.done():
+                done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             async with self._staged:
                 await self._judge()
         finally:
-            for task in (*lives, *works):
+            for task in (course, *lives, *works):
                 task.cancel()
-            await asyncio.gather(*lives, *works, return_exceptions=True)
+            await asyncio.gather(course, *lives, *works, return_exceptions=True)
+
+    async def _course(self) -> None:
+        """Be there until the run is over."""
+        await asyncio.sleep(self.plan.seconds)
 
     def _works(self) -> list[Any]:
         plan = self.plan
