@@ -44,6 +44,9 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 	$(BIN)/mypy --strict pushd
 	$(TESTS)
 
+timing: $(VENV)/.dev  ## Measure whether the time of a login tells who is registered
+	$(BIN)/python -m tests.security.timing
+
 audit:  ## Look up known vulnerabilities of the locked versions; needs a database of them
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
