@@ -30,6 +30,7 @@ TABLE = {
     "encoding": "",
     "settings": "",
     "log": "",
+    "steady": "",
     "keylines": "",
     "config": "errors keylines settings",
     # The core, without I/O
@@ -43,11 +44,13 @@ TABLE = {
     # Beside the loop
     "passwords": "errors",
     "media": "errors status",
-    "store": "audit clock config draft encoding errors histogram model names outbox status",
+    "store": (
+        "audit clock config draft encoding errors histogram model names outbox status steady"
+    ),
     # Upkeep
     "jobs": "errors status",
-    "archive": "errors media store",
-    "backup": "archive errors jobs media store",
+    "archive": "errors media steady store",
+    "backup": "archive errors jobs media steady store",
     "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
