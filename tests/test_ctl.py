@@ -294,12 +294,12 @@ def test_a_backup_that_is_not_to_be_seen(tmp_path: Path) -> None:
     answer = {"cmd": "backup", "status": 1, "result": {**job, "result": result}, "message": "ok"}
     lines = [json.dumps(answer).encode() + b"\n"]
     path = tmp_path / "socket"
-    with peer(path, *lines):
+    with answering(path, *lines):
         found = run("backup", str(tmp_path / "gone.tar"), "--socket", str(path))
     assert found.exit_code == 1
     assert "not to be seen from here" in found.stderr
     (tmp_path / "gone.tar").touch()
     path.unlink()
-    with peer(path, *lines):
+    with answering(path, *lines):
         found = run("backup", str(tmp_path / "gone.tar"), "--socket", str(path))
     assert found.exit_code == 0
