@@ -59,13 +59,14 @@ man: $(VENV)/.run  ## Write the manual pages into build/man
 completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
 	$(BIN)/python packaging/completions.py build/completions
 
-net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15 minutes
+net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 20 minutes
 	$(BIN)/python -m tests.net.sessions --sessions 1000 --swallow 1000
 	$(BIN)/python -m tests.net.library --rounds 100
 	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
 	$(BIN)/python -m tests.net.slow --clients 200
 	$(BIN)/python -m tests.net.floods
 	$(BIN)/python -m tests.net.descriptors
+	$(BIN)/python -m tests.net.cases --points 50
 
 powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
 	$(BIN)/python -m tests.disk.powercut
