@@ -41,7 +41,7 @@ TABLE = {
     "protocol": "clock encoding errors model status",
     "draft": "config encoding errors model names protocol status",
     "outbox": "model",
-    "session": "errors model outbox protocol status",
+    "session": "errors limits model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
     "media": "errors folders status",

@@ -25,7 +25,8 @@ from .seeds import WHO
 
 LIMITS = config.Limits()
 TABLE = handlers.table()
-LIMIT = 4096
+# Bytes of a line: few, so that there are lines beyond it.
+LIMIT = 700
 USER = 10001
 # Connections that one world sees, before it is made anew.
 LIVES = 2000

@@ -2,11 +2,19 @@
 
 import pytest
 
-from tests.conformance.conftest import ADDRESS, ROOMY, common_servers, dial, operated, server
+from tests.conformance.conftest import (
+    ADDRESS,
+    ROOMY,
+    common_servers,
+    dial,
+    nursery,
+    operated,
+    server,
+)
 from tests.conformance.process import Process
 from tests.conformance.wire import HasAddress
 
-__all__ = ["common_servers", "dial", "operated", "server"]
+__all__ = ["common_servers", "dial", "nursery", "operated", "server"]
 
 
 @pytest.fixture
