@@ -65,13 +65,28 @@ man: $(VENV)/.run  ## Write the manual pages into build/man
 completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
 	$(BIN)/python packaging/completions.py build/completions
 
-net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15 minutes
+net: net-sessions net-library net-half-open net-slow net-floods net-descriptors net-cases  ## All that begins with net-, about 20 minutes
+
+net-sessions: $(VENV)/.dev  ## Sessions through a network that fails
 	$(BIN)/python -m tests.net.sessions --sessions 1000 --swallow 1000
+
+net-library: $(VENV)/.dev  ## Our own client on such a network
 	$(BIN)/python -m tests.net.library --rounds 100
+
+net-half-open: $(VENV)/.dev  ## Clients that are gone without a word
 	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
+
+net-slow: $(VENV)/.dev  ## Clients that do not read, or hardly write
 	$(BIN)/python -m tests.net.slow --clients 200
+
+net-floods: $(VENV)/.dev  ## Floods of connects, restarts and logins
 	$(BIN)/python -m tests.net.floods
+
+net-descriptors: $(VENV)/.dev  ## A server without descriptors
 	$(BIN)/python -m tests.net.descriptors
+
+net-cases: $(VENV)/.dev  ## Breaks and retries at random points
+	$(BIN)/python -m tests.net.cases --points 50
 
 powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
 	$(BIN)/python -m tests.disk.powercut
