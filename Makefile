@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
 SECS ?= 120
+EXAMPLES ?= 1000
+MACHINES ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash fuzz bench settings deb lock clean
+.PHONY: help run test style types check crash fuzz properties machines bugs bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -47,6 +49,15 @@ crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what i
 fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
 	$(PIP) install "atheris>=3,<4"
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECS)
+
+properties: $(VENV)/.dev  ## Try each property of the fuzzing tests with EXAMPLES examples
+	$(BIN)/python -m tests.fuzz.examples --examples $(EXAMPLES)
+
+machines: $(VENV)/.dev  ## Run the state machine MACHINES times, 50 steps each
+	$(BIN)/python -m tests.fuzz.wide --machines $(MACHINES) --steps 50
+
+bugs: $(VENV)/.dev  ## Put bugs into copies of the server, and require that fuzzing finds them
+	$(BIN)/python -m tests.fuzz.bugs --clean
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
