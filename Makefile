@@ -9,6 +9,8 @@ ROUNDS ?= 20
 # worker begins with tests that stand together, for they share servers, and takes over others' last.
 TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
 SECS ?= 120
+EXAMPLES ?= 1000
+MACHINES ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
@@ -100,6 +102,15 @@ faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs str
 fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
 	$(PIP) install "atheris>=3,<4"
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECS)
+
+properties: $(VENV)/.dev  ## Try each property of the fuzzing tests with EXAMPLES examples
+	$(BIN)/python -m tests.fuzz.examples --examples $(EXAMPLES)
+
+machines: $(VENV)/.dev  ## Run the state machine MACHINES times, 50 steps each
+	$(BIN)/python -m tests.fuzz.wide --machines $(MACHINES) --steps 50
+
+bugs: $(VENV)/.dev  ## Put bugs into copies of the server, and require that fuzzing finds them
+	$(BIN)/python -m tests.fuzz.bugs --clean
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
         stats = self._service.stats
         stats.frames += 1
         try:
-            frame = protocol.decode_frame(line)
+            frame = protocol.decode_frame(line, self._service.limits.messages_per_frame)
         except Refusal as problem:
             stats.bad += 1
             self._refuse(problem.frame_id, problem)
