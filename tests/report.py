@@ -24,7 +24,6 @@ TOOLS = {
     "sim": "The core in one thread under a seed, with virtual time",
     "sim-bugs": "The same, with bugs put into the code by hand",
     "crash": "SIGKILL at random under load",
-    "timing": "Wrong logins of people known, unknown and disabled",
     "killpoints": "SIGKILL at every write and sync of a script",
     "powercut": "Power cuts, rebuilt from a trace of all writes",
     "faults": "Errors of the disk at every call",
@@ -44,6 +43,7 @@ TOOLS = {
     "time": "Clocks that jump, zones",
     "soak": "Hours under load with churn and kills",
     "stops": "Stops and upgrades under load",
+    "timing": "Wrong logins of people known, unknown and disabled",
 }
 
 Record = dict[str, Any]
