@@ -23,10 +23,11 @@ from pushd.ctl.calls import Control
 from pushd.ctl.top import quantile
 
 from . import report
+from .flow import percentile, send_at_rate
 from .load import Sender
 from .people import make_pairs
 from .process import ROOT, Server, raise_file_limit, split_cores
-from .workloads import Cast, Stage, percentile, send_at_rate
+from .workloads import Cast, Stage
 
 RATE = 200  # messages a second
 ALLOWED = 100.0  # ms that a backup may add to the longest delay

@@ -28,7 +28,8 @@ from typing import IO, Annotated, Any, cast
 import msgspec
 
 from .errors import PushdError
-from .media import PATH, sync_folder
+from .folders import sync_folder
+from .media import PATH
 from .steady import Steady
 from .store.copy import FILE, Copy, FileFact
 
@@ -36,6 +37,7 @@ FORMAT = "pushd-backup"
 VERSION = 1
 MANIFEST = "manifest.json"
 MANIFEST_MAX = 1 << 20  # bytes
+HEADER_MAX = 4096  # bytes of what is said of a file beside its header
 NAMED = 100  # damaged files that a manifest names
 DATE = "%Y-%m-%dT%H:%M:%SZ"
 CHUNK = 1 << 20  # bytes at a time
@@ -67,6 +69,23 @@ class Manifest(msgspec.Struct, kw_only=True):
     damaged: int  # files that the store refers to and that are not in the archive
     names: list[str]  # some of these
     rows: dict[str, int]
+
+
+class _Entry(tarfile.TarInfo):
+    """A header of an archive: of a plain file, or of the little that is said of the next one.
+
+    Names and attributes in headers of their own are read into memory whole, and sparse files are
+    as large as they like: neither is believed.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
+        """Read a header; raises ArchiveError for a kind that no backup has."""
+        entry = super().frombuf(buf, encoding, errors)
+        extended = entry.type == tarfile.XHDTYPE and entry.size <= HEADER_MAX
+        if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) and not extended:
+            raise ArchiveError(f"an entry that no backup has: {_shown(entry.name)}")
+        return entry
 
 
 class _Hashing(io.RawIOBase):
@@ -258,7 +277,7 @@ def _unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _read(source: IO[bytes], folder: Path, progress: Progress) -> Manifest:
-    with tarfile.open(fileobj=source, mode="r|", bufsize=CHUNK) as tar:
+    with tarfile.open(fileobj=source, mode="r|", bufsize=CHUNK, tarinfo=_Entry) as tar:
         first = tar.next()
         if first is None or first.name != FILE or not first.isreg():
             raise ArchiveError("not a backup of pushd: it does not begin with a store")
@@ -318,6 +337,10 @@ def _contents(
     """Write an entry to a new file, synced, and give its pieces."""
     source = tar.extractfile(entry)
     assert source is not None, "it is a plain file"
+    free = shutil.disk_usage(target.parent).free
+    if entry.size > free:
+        # Of a packed archive a few bytes say so much.
+        raise ArchiveError(f"{target.parent}: needs {entry.size} bytes free, has {free}")
     try:
         with target.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)

@@ -22,8 +22,9 @@ from pathlib import Path
 from . import __version__, archive
 from .archive import ArchiveError, Manifest, Progress, remove_tree
 from .errors import StoreRefused
+from .folders import make_folder, sync_folder
 from .jobs import Job
-from .media import Media, sync_folder
+from .media import Media
 from .steady import remove
 from .store import Store
 from .store.copy import FILE, Copy
@@ -165,7 +166,7 @@ def restore(
     if not source.is_file():
         raise ArchiveError(f"{source}: no such file")
     new, known = not data.exists(), (data / LOCK).exists()
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(data)
     lock = Lock(data)
     try:
         _check_empty(data)

@@ -96,6 +96,9 @@ def pushd(
         ]
         fail("\n".join(lines), BAD_CONFIG)
     if check_config:
+        exposed = tls.exposed(loaded.tls.certificate, loaded.tls.key)
+        if exposed:
+            click.echo(f"warning: tls.key: {settings.one_line(exposed)}", err=True)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))

@@ -146,6 +146,9 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
         bool, about("Answer a login of an unknown phone like a wrong password (10000)")
     ] = False
     min_password: Annotated[int, within(1, 64, "characters", "The shortest new password")] = 6
+    refuse_common: Annotated[
+        bool, about("Refuse a new password that is among the 3,000 commonest (8002)")
+    ] = True
     strangers: Annotated[
         Literal["refuse", "allow"], about("Messages to people who are not friends")
     ] = "refuse"
@@ -259,6 +262,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         int, within(1, _MILLION, "an hour", "Searches by phone per account")
     ] = 60
     searches: Annotated[int, within(1, _MILLION, "an hour", "Other searches per account")] = 600
+    profiles: Annotated[
+        int,
+        within(1, _MILLION, "an hour", "Looks by userId at people who are no friends per account"),
+    ] = 600
     friend_requests: Annotated[
         int, within(1, _MILLION, "an hour", "Friend requests per account")
     ] = 100
@@ -298,6 +305,9 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         int,
         within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk", restart=True),
     ] = 16777216
+    cache_bytes: Annotated[
+        int, within(65536, _MAX, "bytes", "Pages that the writer keeps in memory", restart=True)
+    ] = 67108864
     cache_accounts: Annotated[int, within(1, _MANY, "accounts", "Kept in memory", restart=True)] = (
         100000
     )
@@ -327,6 +337,10 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
         int,
         within(1, _MANY, "pages", "The write-ahead log before it is written back", restart=True),
     ] = 4000
+    log_bytes: Annotated[
+        int,
+        within(65536, _MAX, "bytes", "What the write-ahead log is brought back to", restart=True),
+    ] = 67108864
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):

@@ -384,8 +384,8 @@ class Connection(asyncio.Protocol):
         if post.error is not None:
             token = PEER.set(self.session)
             problem = _refusal_of(post.error)
-            stats.refusals[problem.status] += len(post.tags)
             PEER.reset(token)
+            stats.refusals[problem.status] += len(post.tags)
             replies = [protocol.error(push_id, problem, tag) for tag in post.tags]
             bad = [False] * len(replies)
         else:

@@ -91,7 +91,7 @@ class Bench:
     @property
     def journal(self) -> Journal:
         """The writer's side; look at it only while nothing is being committed."""
-        return self.store.writer._journal
+        return self.store.writer.journal
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Read the database on a connection of one's own: what is committed, and no more."""

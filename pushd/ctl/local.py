@@ -23,6 +23,7 @@ from .options import (
     server_option,
     socket_option,
 )
+from .table import json_text
 from .verb import failures, pushctl
 
 _REPLY_MAX = 65536  # bytes of the reply to a ping
@@ -67,7 +68,7 @@ def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
         fail(error, 1)
     if as_json:
         rows = {key: {"value": value, "from": origin} for key, (value, origin) in origins.items()}
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        click.echo(json_text(rows))
         return
     for key, (value, origin) in origins.items():
         click.echo(f"{key} = {settings.toml(value)}  # {origin}")

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__, config, settings
 from ..errors import ConfigError
+from ..log import escape
 
 FAILED = 1
 NOT_REACHED = 3
@@ -21,8 +22,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def fail(error: object, code: int = FAILED) -> NoReturn:
     """Say what is wrong in one line on standard error, and exit."""
-    click.echo(str(error), err=True)
+    click.echo(escape_lines(str(error)), err=True)
     sys.exit(code)
+
+
+def escape_lines(text: str) -> str:
+    """Escape what quotes others, but for its line ends."""
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def version(name: str) -> Callable[[Function], Function]:

@@ -16,11 +16,13 @@ from msgspec import to_builtins
 
 from .. import config
 from ..errors import ConfigError, PushdError
+from ..log import escape
 from .calls import Control, Fields, NotReached, Refused
 from .options import (
     complete_file,
     complete_folder,
     data_option,
+    escape_lines,
     fail,
     file_option,
     json_option,
@@ -51,7 +53,7 @@ def backup(control: Control, archive: str) -> Line:
     if result["damaged"]:
         click.echo(f"missing or damaged, and not in it: {result['damaged']} files", err=True)
         for name in result["names"]:
-            click.echo(f"    {name}", err=True)
+            click.echo(f"    {escape(name)}", err=True)
     return Line(text, result)
 
 
@@ -135,7 +137,7 @@ def check(
                 raise
             found = _check_stopped(_data(data, file))
     answer = Line("", found["report"])
-    click.echo(answer.json() if as_json else found["text"])
+    click.echo(answer.json() if as_json else escape_lines(found["text"]))
     sys.exit(1 if found["report"]["found"] else 0)
 
 

@@ -11,7 +11,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pushd import handlers
 from pushd.commands import Needs
 from pushd.ctl import pushctl as command
 
-from .conftest import ADDRESS, assert_no_traceback
+from .conftest import ADDRESS
 from .people import new_name
 from .process import Process, StartServer
 from .wire import PASSWORD, Closed, Frame, Wire, frame, lines, new_phone, text
@@ -30,28 +29,6 @@ from .wire import PASSWORD, Closed, Frame, Wire, frame, lines, new_phone, text
 pytestmark = pytest.mark.skipif(bool(ADDRESS), reason="needs a control socket")
 
 OPERATOR_ROWS = [row for row in handlers.table().values() if row.needs is Needs.OPERATOR]
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server for the tests of this module."""
-    if ADDRESS:
-        pytest.skip("needs a server of its own")
-    process = Process(tmp_path_factory.mktemp("own"))
-    process.start()
-    yield process
-    process.dial.close()
-    assert process.stop() == 0
-    assert_no_traceback(process)
-    assert not path_of(process).exists(), "the socket is removed at the end"
-
-
-@pytest.fixture(autouse=True)
-def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Close what a test opened, for operators are few."""
-    yield
-    if "own" in request.fixturenames:
-        request.getfixturevalue("own").dial.close()
 
 
 def path_of(process: Process) -> Path:
