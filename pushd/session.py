@@ -57,6 +57,10 @@ class Link(Protocol):
     def facts(self) -> tuple[float, int]:
         """Give when it was opened and how many bytes wait to be taken."""
 
+    @property
+    def answering(self) -> bool:
+        """False when what is sent to the peer's machine is sent in vain."""
+
 
 class Session:
     """The identity of one connection; it never shows its pushId."""

@@ -166,6 +166,7 @@ async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
         frame.device or "",
         most=ctx.config.limits.devices,
         online=ctx.hub.devices_of(session.account),
+        answering=ctx.hub.answering_devices_of(session.account),
         then=lambda bound: _bind(ctx, session, bound, push_id, fresh=True),
     )
     return await _started(ctx, session, frame, bound)

@@ -53,10 +53,10 @@ BUGS = (
         SPLITS,
     ),
     Bug(
-        "a second BOM is dropped as well",
+        "the first pieces of a line are lost",
         "protocol.py",
-        "            self._fresh = False\n",
-        "            self._fresh = len(line) == 0\n",
+        "            self._partial += data\n",
+        "            self._partial = bytearray(data)\n",
         SPLITS,
     ),
     Bug(

@@ -68,7 +68,7 @@ def taken(pieces: list[bytes]) -> list[bytes | None]:
 def decode(line: bytes) -> None:
     """Decode a line as the server does, up to where a store is needed."""
     try:
-        frame = protocol.decode_frame(line)
+        frame = protocol.decode_frame(line, LIMITS.messages_per_frame)
         agree(line, good=True)
         if frame.cmd is not UNSET:
             row = TABLE.get(str(frame.cmd))

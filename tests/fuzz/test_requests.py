@@ -138,5 +138,6 @@ def test_property_forms(
     answer = place.ask([{"cmd": row.name, **request}])[0]
     if values.wrong_types(row, request):
         assert (answer["status"], answer["field"]) == (4003, name), (request, answer)
-    elif answer["status"] == 4003 and answer["field"] == name:
+    elif answer["status"] == 4003 and answer["field"] == name and type(value) is not float:
+        # 1.0 may be an integer, and need not.
         assert not answer["message"].startswith("Expected `"), (request, answer)

@@ -260,7 +260,8 @@ print(count)
 def running(program: str = "", **settings: object) -> Iterator[Watched]:
     """Run a server that lets one address come as often as it likes."""
     with tempfile.TemporaryDirectory() as folder:
-        told = {"limits_login_idle": 600, "auth_bcrypt_cost": COST, **settings}
+        # As many lines of the log as by default.
+        told = {"log_rate": 100, "limits_login_idle": 600, "auth_bcrypt_cost": COST, **settings}
         server = Watched(Path(folder), program, **told)
         server.start()
         try:
@@ -290,8 +291,8 @@ async def everything(
     with running(auth_bcrypt_cost=4) as server:
         one = Flood(server)
         await one.calm(3)
-        await one.connects(seconds)
         await one.idle(idle)
+        await one.connects(seconds)
         await one.restarts(devices)
     with running() as server:
         two = Flood(server)
