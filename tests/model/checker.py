@@ -7,6 +7,8 @@ every slip of the server visible:
 - a turn begins with `Resumed`, and the last entry of a device is one that found nothing waiting;
 - each `Sent` gets one `Answered` in its turn, in the order of sending;
 - what is unknown is sent again, unchanged and in order, before anything new;
+- a device that signs out ends with `Left`, with no message of its own unanswered, and the next one
+  of its user starts afterwards and inherits its queue (users of whom a device leaves have one);
 - `Acked` stands once for each message, and `Fenced` where acks so far are known to be durable.
 
 The invariants, by which the violations are numbered:
@@ -21,8 +23,9 @@ The invariants, by which the violations are numbered:
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 
@@ -84,7 +87,14 @@ class Fenced(NamedTuple):
     turn: int
 
 
-Entry = Resumed | Sent | Answered | Delivered | Acked | Fenced
+class Left(NamedTuple):
+    """The device was signed out and exists no more."""
+
+    device: str
+    turn: int
+
+
+Entry = Resumed | Sent | Answered | Delivered | Acked | Fenced | Left
 Fact = tuple[str, str, str]  # sender, recipient and content: what a msgId stands for
 
 
@@ -102,9 +112,12 @@ class Report:
     highest: int = 0
 
 
-def check(log: Iterable[Entry]) -> Report:
+Groups = Mapping[str, Collection[str]]  # the users in each group, which stay the same
+
+
+def check(log: Iterable[Entry], groups: Groups = MappingProxyType({})) -> Report:
     """Hold a whole log against the invariants."""
-    checker = _Checker()
+    checker = _Checker(groups)
     for index, entry in enumerate(log):
         checker.take(index, entry)
     return checker.conclude()
@@ -125,6 +138,7 @@ class _Device:
         self.last = base  # the highest seq that was heard of
         self.open: deque[str] = deque()  # clientIds without an answer
         self.closed = False  # it found nothing waiting, and nothing happened since
+        self.left = 0  # the index of its `Left`
 
 
 class _Message:  # of one user and clientId
@@ -137,8 +151,9 @@ class _Message:  # of one user and clientId
 
 
 class _Checker:
-    def __init__(self) -> None:
+    def __init__(self, groups: Groups) -> None:
         self.report = Report()
+        self.groups = groups
         self.devices: dict[str, _Device] = {}
         self.messages: dict[tuple[str, str], _Message] = {}  # by user and clientId, as first sent
         self.facts: dict[int, Fact] = {}  # by msgId
@@ -162,6 +177,8 @@ class _Checker:
             self._acked(device, entry)
         elif isinstance(entry, Answered):
             self._answered(device, entry)
+        elif isinstance(entry, Left):
+            device.left, device.closed = index, True
         else:
             device.durable = max(device.durable, device.acked)
 
@@ -231,9 +248,12 @@ class _Checker:
         else:
             self.report.delivered += 1
             device.seqs[entry.seq] = entry.msg_id
-        if device.user not in (entry.sender, entry.to):
+        if device.user not in self._people(entry.sender, entry.to):
             self._violate("I6", f"{entry} is not for {device.user}")
         self._agree(entry, entry.msg_id, (entry.sender, entry.to, entry.content))
+
+    def _people(self, sender: str, to: str) -> Collection[str]:
+        return self.groups.get(to, (sender, to))
 
     def _agree(self, entry: Entry, msg_id: int, fact: Fact) -> None:
         if self.facts.setdefault(msg_id, fact) != fact:
@@ -263,7 +283,8 @@ class _Checker:
         newest: dict[frozenset[str], int] = {}
         for seq in sorted(device.seqs):
             number = device.seqs[seq]
-            chat = frozenset(self.facts[number][:2])
+            sender, to, _ = self.facts[number]
+            chat = frozenset([to] if to in self.groups else [sender, to])
             if newest.get(chat, 0) >= number:
                 self._violate("I4", f"{name} got {number} behind {newest[chat]}")
             newest[chat] = number
@@ -275,8 +296,17 @@ class _Checker:
             if name in message.devices:
                 if got and len(set(message.devices)) == 1:
                     self._violate("I6", f"{name} got its own message {key}")
-            elif device.user in (sender, to) and device.since < message.first and not got:
+            elif device.user not in self._people(sender, to) or device.since >= message.first:
+                continue
+            elif not (got or (device.left and self._inherited(device, message))):
                 self._violate("I1", f"{name} never got {key}, confirmed as {message.msg_id}")
+
+    def _inherited(self, device: _Device, message: _Message) -> bool:
+        """Tell whether the device that left may miss it: a later one has it, or it was too late."""
+        heirs = (other for other in self.devices.values() if other.user == device.user)
+        return device.left < message.first or any(
+            message.msg_id in heir.numbers for heir in heirs if heir.since > device.left
+        )
 
     def _only_what_was_sent(self) -> None:
         """Match what arrived unconfirmed with what was sent and never answered."""
