@@ -95,10 +95,10 @@ BUGS = (
         REQUESTS,
     ),
     Bug(
-        "true is taken for a number",
-        "handlers/group.py",
-        "    seconds: Natural | Maybe = None",
-        "    seconds: Natural | bool | Maybe = None",
+        "texts are taken for numbers",
+        "protocol.py",
+        "msgspec.json.decode(line, type=request)",
+        "msgspec.json.decode(line, type=request, strict=False)",
         REQUESTS,
     ),
     Bug(
