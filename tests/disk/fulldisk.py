@@ -30,6 +30,7 @@ from typing import Any
 
 from tests.conformance.process import Process
 from tests.conformance.wire import Wire, content, text
+from tests.disk.attempts import patient
 from tests.disk.images import broken_rules, wrong_files
 from tests.model.record import record
 
@@ -265,6 +266,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
+    patient()
     try:
         totals = asyncio.run(fill(options.rounds, options.seed))
     except OSError as problem:
