@@ -1,6 +1,7 @@
 """The store: what people confirm to each other lives here, and nowhere else.
 
     engine    the file, its lock, migrations, and the threads that talk to it
+    wal       whether the log was whole when it was opened
     journal   the write side in its thread: operations in commit order, caches, batches
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
@@ -34,6 +35,7 @@ from .engine import (
     RESTORING,
     Lock,
     Worker,
+    advice,
     database_size,
     open_reader,
     open_writer,
@@ -105,10 +107,13 @@ class Store:
                     f"{folder}: a restore did not end here: remove this folder, then restore again"
                 )
             return await cls._open(folder, lock, workers, config, clock)
-        except BaseException:
+        except BaseException as problem:
             for worker in workers:
                 await worker.close()
             lock.release()
+            if isinstance(problem, sqlite3.Error):
+                # Damage that shows only when the first rows are read.
+                raise StoreRefused(f"{folder / FILE}: {advice(problem)}") from None
             raise
 
     @classmethod
