@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
+HOURS ?= 1
+STOPS ?= 200
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash bench settings deb lock clean
+.PHONY: help run test style types check crash soak time stops bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +44,15 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+soak: $(VENV)/.dev  ## Run a server for HOURS among phones that come and go; does it stay as it was
+	$(BIN)/python -m tests.soak.soak --minutes $$(($(HOURS) * 60))
+
+time: $(VENV)/.dev  ## Turn the clock under a running server (libfaketime)
+	$(BIN)/python -m tests.soak.clock
+
+stops: $(VENV)/.dev  ## Stop the server STOPS times under load, upgrade it, freeze it
+	$(BIN)/python -m tests.soak.stops --stops $(STOPS)
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
