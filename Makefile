@@ -11,6 +11,8 @@ TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
 SECS ?= 120
 EXAMPLES ?= 1000
 MACHINES ?= 20
+HOURS ?= 1
+STOPS ?= 200
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
@@ -57,6 +59,15 @@ audit:  ## Look up known vulnerabilities of the locked versions; needs a databas
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
+
+soak: $(VENV)/.dev  ## Run a server for HOURS among phones that come and go; does it stay as it was
+	$(BIN)/python -m tests.soak.soak --minutes $$(($(HOURS) * 60))
+
+time: $(VENV)/.dev  ## Turn the clock under a running server (libfaketime)
+	$(BIN)/python -m tests.soak.clock
+
+stops: $(VENV)/.dev  ## Stop the server STOPS times under load, upgrade it, freeze it
+	$(BIN)/python -m tests.soak.stops --stops $(STOPS)
 
 report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
 	$(BIN)/python -m tests.report

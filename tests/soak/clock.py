@@ -135,7 +135,7 @@ async def fast(folder: Path, rounds: int, seed: int) -> str:
 
 
 async def deadlines(
-    folder: Path, jumps: int, seconds: int, *, monotonic: bool = False, speed: float = 1.0
+    folder: Path, jumps: int, seconds: int, *, speed: float = 1.0, **options: object
 ) -> str:
     """Idle times and budgets are as long as ever while the clock jumps or runs, within 5 %.
 
@@ -145,14 +145,14 @@ async def deadlines(
     heartbeat = seconds * 2 // 3
     own = Turned(
         folder,
-        monotonic=monotonic,
         limits_heartbeat_min=1,
         limits_login_idle=seconds,
         limits_typing=60 // seconds,
+        **options,
     )
     own.start()
     try:
-        a, b = await own.dial.pair(heartbeat=heartbeat)
+        a, b = await own.dial.pair()
         idle, _ = await own.dial.pair(heartbeat=heartbeat)
         stranger = await own.dial()
         own.turn(0.0, speed)
@@ -473,7 +473,7 @@ def rules(jumps: int, seed: int, **options: object) -> dict[str, Rule]:
     """Name all rules; those that only libfaketime can turn are left out without it."""
     found: dict[str, Rule] = {
         "jumps under load": lambda folder: order(folder, jumps, seed, **options),
-        "deadlines, jumps": lambda folder: deadlines(folder, jumps, 12),
+        "deadlines, jumps": lambda folder: deadlines(folder, jumps, 12, **options),
         "40 days": lambda folder: forty_days(folder, **options),
         "set back": lambda folder: set_back(folder, **options),
         "history": lambda folder: history(folder, **options),
@@ -488,10 +488,10 @@ def rules(jumps: int, seed: int, **options: object) -> dict[str, Rule]:
     return found
 
 
-async def control(folder: Path) -> str:
+async def control(folder: Path, seconds: int = 12) -> str:
     """Say how a server is found out whose monotonic clock jumps as well."""
     try:
-        found = await deadlines(folder, 5, 12, monotonic=True)
+        found = await deadlines(folder, 5, seconds, monotonic=True)
     except (AssertionError, OSError, EOFError) as problem:
         return f"caught: {str(problem)[:100]}"
     return f"NOT caught: {found}"

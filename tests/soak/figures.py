@@ -45,7 +45,7 @@ class Bars:
     noise: float = 0.5  # MiB in the longest life: less growth says nothing
     files: float = 1.0  # in any life, from one half to the other
     tasks: float = 1.0  # likewise
-    threads: float = 1.0  # likewise
+    threads: float = 3.0  # likewise; pools grow to their size when they are first needed
     p99: float = 1.1  # of the last part, in parts of the second one
     p99_floor: float = 0.001  # seconds: a smaller difference says nothing
     wal: int = 64 << 20  # bytes

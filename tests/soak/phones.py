@@ -120,6 +120,7 @@ class Phone:
         self._signing_out = False
         self._attached = False  # the connection has taken the device up
         self._wire: Wire | None = None
+        self._replaced: list[Wire] = []  # the last one, which the phone forgot to close
 
     # --- setting up -----------------------------------------------------------------------
 
@@ -155,8 +156,8 @@ class Phone:
                 if order.away:
                     await self._rest(order.away)
         finally:
-            if self._wire is not None:
-                self._wire.close()
+            for wire in (*self._replaced, *([self._wire] if self._wire else [])):
+                wire.close()
 
     def order(self, how: str, away: float = 0.0) -> bool:
         """Have it end its connection; False when it is not online or has an order already."""
@@ -252,9 +253,10 @@ class Phone:
         if self._wire is None:
             return
         if how == "replace":
-            old = self._wire
             # It is there, and silent, until long after the device has come up elsewhere.
-            asyncio.get_running_loop().call_later(HEARTBEAT, old.close)
+            self._replaced.append(self._wire)
+            if len(self._replaced) > 1:
+                self._replaced.pop(0).close()
         elif how in ("abort", "vanish"):
             with contextlib.suppress(OSError):
                 getattr(self._wire, how)()

@@ -91,8 +91,8 @@ class Plan:
 
     @property
     def warm_up(self) -> float:
-        """Of each life, in which caches fill."""
-        return self.life / 4
+        """Of each life, in which caches fill and the first herds come."""
+        return self.life / 4 if self.life >= 3600 else self.life / 2
 
     @property
     def window(self) -> float:
@@ -116,8 +116,9 @@ class Plan:
         """What must hold in such a run."""
         if self.seconds >= 1800:
             return Bars()
-        # The log grows with the churn, which is higher in a short run.
-        return Bars(wal=SHORT_LOG, log=10.0 * max(1.0, self.churn / CHURN))
+        # The log grows with the churn, which is higher in a short run; and memory goes up and down.
+        churn = max(1.0, self.churn / CHURN)
+        return Bars(noise=4.0, wal=SHORT_LOG, log=10.0 * churn)
 
     @property
     def grace(self) -> float:
@@ -436,8 +437,11 @@ class Soak:
         life = -1
         while True:
             await asyncio.sleep(self.plan.every)
-            if wire is None or life != self._life:
-                wire, life = None, self._life
+            if wire is not None and life != self._life:
+                wire.close()
+                wire = None
+            if wire is None:
+                life = self._life
                 with contextlib.suppress(OSError):
                     wire = self.server.dial.operator(str(self.server.data / "control.sock"))
             try:

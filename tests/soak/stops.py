@@ -119,8 +119,8 @@ class Terminated(Stops):
 class Upgraded(Stops):
     """A store of the schema before is taken over under the load of its clients."""
 
-    def __init__(self, folder: Path, old: Path, seed: int):
-        super().__init__(folder, 40, 300.0, seed)
+    def __init__(self, folder: Path, old: Path, seed: int, phones: int = 40):
+        super().__init__(folder, phones, 300.0, seed)
         self._new = self.server
         self.before = self.after = 0  # versions of the schema
         # An older version knows fewer settings.
@@ -146,8 +146,8 @@ class Upgraded(Stops):
 class Frozen(Stops):
     """The server stands still for a while, as a virtual machine does."""
 
-    def __init__(self, folder: Path, seconds: float, seed: int):
-        super().__init__(folder, 40, 300.0, seed)
+    def __init__(self, folder: Path, seconds: float, seed: int, phones: int = 40):
+        super().__init__(folder, phones, 300.0, seed)
         self.seconds = seconds
         self.silent = 0.0  # seconds without a sign of life
         self.server = Watched(folder, "", log_format="logfmt")

@@ -77,6 +77,7 @@ class Turned(Operated):
                 "LD_PRELOAD": self._library,
                 "FAKETIME_TIMESTAMP_FILE": str(self.hands),
                 "FAKETIME_NO_CACHE": "1",
+                "NO_FAKE_STAT": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "0" if self._monotonic else "1",
             }
         return found

@@ -10,7 +10,7 @@ VARIANTS = {
         from pushd.connection import Connection
         kept, lost = [], Connection.connection_lost
         def keep(self, exc):
-            kept.append((self, self.session, bytes(8192)))
+            kept.append((self, self.session))
             lost(self, exc)
         Connection.connection_lost = keep
     """,
