@@ -9,6 +9,8 @@ ROUNDS ?= 20
 # worker begins with tests that stand together, for they share servers, and takes over others' last.
 TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
 SECS ?= 120
+EXAMPLES ?= 1000
+MACHINES ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
@@ -44,6 +46,9 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 	$(BIN)/mypy --strict pushd
 	$(TESTS)
 
+timing: $(VENV)/.dev  ## Measure whether the time of a login tells who is registered
+	$(BIN)/python -m tests.security.timing
+
 audit:  ## Look up known vulnerabilities of the locked versions; needs a database of them
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
@@ -62,11 +67,28 @@ man: $(VENV)/.run  ## Write the manual pages into build/man
 completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
 	$(BIN)/python packaging/completions.py build/completions
 
-net: $(VENV)/.dev  ## Clients on bad networks, floods and slow readers, about 15 minutes
+net: net-sessions net-library net-half-open net-slow net-floods net-descriptors net-cases  ## All that begins with net-, about 20 minutes
+
+net-sessions: $(VENV)/.dev  ## Sessions through a network that fails
 	$(BIN)/python -m tests.net.sessions --sessions 1000 --swallow 1000
+
+net-library: $(VENV)/.dev  ## Our own client on such a network
 	$(BIN)/python -m tests.net.library --rounds 100
+
+net-half-open: $(VENV)/.dev  ## Clients that are gone without a word
 	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
+
+net-slow: $(VENV)/.dev  ## Clients that do not read, or hardly write
 	$(BIN)/python -m tests.net.slow --clients 200
+
+net-floods: $(VENV)/.dev  ## Floods of connects, restarts and logins
+	$(BIN)/python -m tests.net.floods
+
+net-descriptors: $(VENV)/.dev  ## A server without descriptors
+	$(BIN)/python -m tests.net.descriptors
+
+net-cases: $(VENV)/.dev  ## Breaks and retries at random points
+	$(BIN)/python -m tests.net.cases --points 50
 
 powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
 	$(BIN)/python -m tests.disk.powercut
@@ -80,6 +102,15 @@ faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs str
 fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
 	$(PIP) install "atheris>=3,<4"
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECS)
+
+properties: $(VENV)/.dev  ## Try each property of the fuzzing tests with EXAMPLES examples
+	$(BIN)/python -m tests.fuzz.examples --examples $(EXAMPLES)
+
+machines: $(VENV)/.dev  ## Run the state machine MACHINES times, 50 steps each
+	$(BIN)/python -m tests.fuzz.wide --machines $(MACHINES) --steps 50
+
+bugs: $(VENV)/.dev  ## Put bugs into copies of the server, and require that fuzzing finds them
+	$(BIN)/python -m tests.fuzz.bugs --clean
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

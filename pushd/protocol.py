@@ -111,9 +111,10 @@ class Splitter:
 # --- decoding ---------------------------------------------------------------------------------
 
 
-def decode_frame(line: bytes) -> Frame:
+def decode_frame(line: bytes, most: int) -> Frame:
     """Decode a line; `cmd` is unset in a message_set.
 
+    Of a list with bad messages each of these is told, unless the list holds more than `most`.
     Raises Malformed if it is not one JSON object, BadField if a field of it is bad.
     """
     try:
@@ -121,9 +122,9 @@ def decode_frame(line: bytes) -> Frame:
             line.decode()
         frame = _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _decode_slowly(line)
+        return _decode_slowly(line, most)
     if (b"\\" in line and b"\\u0000" in line) or (frame.cmd is not UNSET and not frame.cmd):
-        return _decode_slowly(line)
+        return _decode_slowly(line, most)
     return frame
 
 
@@ -172,16 +173,16 @@ def _decode_singly(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
     return value
 
 
-def _decode_slowly(line: bytes) -> Frame:
+def _decode_slowly(line: bytes, most: int) -> Frame:
     fields = _decode_object(line)
     try:
-        return _frame_of(fields)
+        return _frame_of(fields, most)
     except Refusal as problem:
         problem.frame_id = _frame_id(fields.get("id"))
         raise
 
 
-def _frame_of(fields: dict[str, Any]) -> Frame:
+def _frame_of(fields: dict[str, Any], most: int) -> Frame:
     """Make a frame of an object by the fields that its kind knows; raises BadField."""
     if "cmd" in fields:
         cmd = fields["cmd"]
@@ -193,6 +194,9 @@ def _frame_of(fields: dict[str, Any]) -> Frame:
     message = fields.get("message")
     if isinstance(message, list):
         frame = _convert({"id": fields.get("id")}, Frame)
+        if len(message) > most:
+            # Looking at each could take seconds, and telling of each many megabytes.
+            raise BadField("message", f"a frame holds 1 to {most} messages")
         made = [_message_of(index, item) for index, item in enumerate(message)]
         failed = [one for one in made if isinstance(one, Failed)]
         if failed:

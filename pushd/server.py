@@ -470,10 +470,7 @@ def main(
 
     def ready(addresses: list[str]) -> None:
         if ports_file:
-            # Whoever waits for the file never sees half of it.
-            with open(f"{ports_file}.new", "w") as file:
-                file.write("".join(f"{address}\n" for address in addresses))
-            os.replace(f"{ports_file}.new", ports_file)
+            _write_whole(ports_file, "".join(f"{address}\n" for address in addresses))
 
     told = told or Told()
     try:
@@ -491,6 +488,16 @@ def main(
         # closed, and nobody waits for the rest.
         _leave(code)
     return code
+
+
+def _write_whole(path: str, text: str) -> None:
+    """Write a file that nobody sees half of, and follow no link that stands in its way."""
+    aside = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside)
+    with open(aside, "x") as file:
+        file.write(text)
+    os.replace(aside, path)
 
 
 def _first_line(config: Config) -> dict[str, object]:

@@ -17,6 +17,8 @@ log = structlog.get_logger("pushd.sockets")
 
 # The kernel's struct ucred: process, user, group.
 _CREDENTIALS = struct.Struct("iii")
+# The byte of the kernel's struct tcp_info that tells how often it has sent in vain.
+_BACKOFF = 4
 
 # Bytes of the path in the address of a Unix socket.
 UNIX_NAME_MAX = 107
@@ -132,6 +134,18 @@ def text_of(address: Any) -> str:
         with contextlib.suppress(OSError):
             host = f"{host}%{socket.if_indextoname(more[1])}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unheard(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether the kernel sends in vain: the peer's machine is gone, or takes nothing."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BACKOFF + 1)
+    except OSError:
+        return False
+    return bool(info[_BACKOFF])
 
 
 def tune(transport: asyncio.BaseTransport, seconds: int) -> None:

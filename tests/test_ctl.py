@@ -285,3 +285,21 @@ def test_times() -> None:
     for text in ("yesterday", "-1h", "1", "h", "２h", "9999999999999d"):
         with pytest.raises(click.BadParameter):
             _since(text)
+
+
+def test_a_backup_that_is_not_to_be_seen(tmp_path: Path) -> None:
+    """A server with a /tmp of its own made the file where nobody finds it: that is no success."""
+    result = {"file": str(tmp_path / "gone.tar"), "bytes": 1, "files": 0, "damaged": 0, "names": []}
+    job = {"job": "backup", "number": 1, "state": "done", "done": 1, "total": 1, "problem": ""}
+    answer = {"cmd": "backup", "status": 1, "result": {**job, "result": result}, "message": "ok"}
+    lines = [json.dumps(answer).encode() + b"\n"]
+    path = tmp_path / "socket"
+    with answering(path, *lines):
+        found = run("backup", str(tmp_path / "gone.tar"), "--socket", str(path))
+    assert found.exit_code == 1
+    assert "not to be seen from here" in found.stderr
+    (tmp_path / "gone.tar").touch()
+    path.unlink()
+    with answering(path, *lines):
+        found = run("backup", str(tmp_path / "gone.tar"), "--socket", str(path))
+    assert found.exit_code == 0

@@ -368,7 +368,7 @@ async def test_acks_that_find_the_disk_full_are_written_later(tmp_path: Path) ->
     async with faulty_store(tmp_path, clock) as store:
         one, _ = await two_users(store)
         bound = await store.devices.create(
-            one, b"token", "", most=1, online=(), then=lambda bound: None
+            one, b"token", "", most=1, online=(), answering=(), then=lambda bound: None
         )
         faulty(store).part = "INSERT INTO position (device, last"
         store.ack(bound.actor, 1, 1)

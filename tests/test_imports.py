@@ -32,6 +32,7 @@ TABLE = {
     "encoding": "",
     "settings": "",
     "log": "",
+    "steady": "",
     "keylines": "",
     "config": "errors keylines settings",
     # The core, without I/O
@@ -41,17 +42,18 @@ TABLE = {
     "protocol": "clock encoding errors model status",
     "draft": "config encoding errors model names protocol status",
     "outbox": "model",
-    "session": "errors model outbox protocol status",
+    "session": "errors limits model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
     "media": "errors folders status",
     "store": (
         "audit clock config draft encoding errors folders histogram model names outbox status"
+        " steady"
     ),
     # Upkeep
     "jobs": "errors status",
-    "archive": "errors folders media store",
-    "backup": "archive errors folders jobs media store",
+    "archive": "errors folders media steady store",
+    "backup": "archive errors folders jobs media steady store",
     "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",

@@ -109,7 +109,7 @@ class Bench:
         """Make a device for a login."""
         token = f"token {actor.account} {self.clock.ms} {random.random()}".encode()
         return await self.store.devices.create(
-            actor, token, "", most=most, online=online, then=lambda bound: None
+            actor, token, "", most=most, online=online, answering=online, then=lambda bound: None
         )
 
     async def befriend(self, one: Actor, other: Actor) -> None:

@@ -44,6 +44,11 @@ STOP_TIMEOUT = 10
 def backup(control: Control, archive: str) -> Line:
     """Back the running server up into the new FILE; one that ends in gz is packed."""
     result = _follow(control, "backup", file=os.path.abspath(archive))
+    if not os.path.exists(result["file"]) and os.access(os.path.dirname(result["file"]), os.X_OK):
+        fail(
+            f"{result['file']}: the server made it where it is not to be seen from here:"
+            " its service has a folder of its own there, as systemd's PrivateTmp gives one"
+        )
     text = f"{result['file']}: {size(result['bytes'])}, {result['files']} files"
     if result["damaged"]:
         click.echo(f"missing or damaged, and not in it: {result['damaged']} files", err=True)

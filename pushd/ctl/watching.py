@@ -10,7 +10,7 @@ from .calls import Control
 from .options import data_option, file_option, json_option, socket_of, socket_option, timeout_option
 from .table import json_text
 from .top import compare, text
-from .verb import failures, pushctl
+from .verb import failures, pushctl, reading
 
 
 @pushctl.command("top")
@@ -45,7 +45,7 @@ def top(
     a line.
     """
     path = socket_of(socket_path, data, file)
-    with failures(), Control(path, timeout) as control:
+    with failures(), Control(path, timeout) as control, reading(path):
         if plain or as_json or count or not _has_screen():
             _print(control, interval, count, as_json)
             return

@@ -87,7 +87,7 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
     known = account
     await ctx.store.accounts.enter(
         known,
-        session.address if ctx.config.limits.per_address else "",
+        session.network if ctx.config.limits.per_address else "",
         then=lambda _: _log_in(ctx, session, known),
     )
     ctx.attempts.note("login", known.id, session.address, "ok")
@@ -166,6 +166,7 @@ async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
         frame.device or "",
         most=ctx.config.limits.devices,
         online=ctx.hub.devices_of(session.account),
+        answering=ctx.hub.answering_devices_of(session.account),
         then=lambda bound: _bind(ctx, session, bound, push_id, fresh=True),
     )
     return await _started(ctx, session, frame, bound)
@@ -191,7 +192,7 @@ async def _resume(ctx: Context, session: Session, frame: Frame, actor: Actor | N
     if not push_id:
         raise Refusal(Status.ERROR_NET, "this pushId is not known", field="pushId")
     if ctx.config.limits.per_address:
-        wait = ctx.budgets["wrong_push_ids"].peek(session.address, ctx.clock.now())
+        wait = ctx.budgets["wrong_push_ids"].peek(session.network, ctx.clock.now())
         if wait:
             ctx.budgets["wrong_push_ids"].refused += 1
             raise TooMany(wait)
@@ -276,7 +277,7 @@ async def _guess(
     unless it is trusted; without budgets per address nobody waits, or a guesser could lock an
     account whose owner has the same address.
     """
-    key = (phone, session.address)
+    key = (phone, session.network)
     async with ctx.turns.of(key):
         wait = ctx.penalties.check(key, ctx.clock.now())
         if wait and ctx.config.limits.per_address and not trusted:
@@ -311,7 +312,7 @@ async def _trusted(ctx: Context, session: Session, account: Account) -> bool:
     if not ctx.config.limits.per_address:
         return False
     since = ctx.clock.wall() - ctx.config.limits.trust_days * DAY
-    return await ctx.store.accounts.knows_address(account.id, session.address, since)
+    return await ctx.store.accounts.knows_address(account.id, session.network, since)
 
 
 def check_new_password(ctx: Context, value: str | None, field: str = "password") -> bytes:

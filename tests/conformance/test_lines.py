@@ -195,6 +195,15 @@ class TestBadField:
         reply = await wire.refused(4003, frame([good, bad]))
         assert reply["field"] == "message[1].info[2].content"
 
+    @pytest.mark.parametrize("unit", [b"1", b"{}", b'{"toId":1}', b'{"toId":"\\u0000"}'])
+    async def test_a_line_full_of_bad_messages(self, dial: Dialer, unit: bytes) -> None:
+        """A list of more messages than a frame holds is refused in a few words, however bad."""
+        wire = await dial.user()
+        line = b'{"message":[%b]}' % b",".join([unit] * (AFTER_LOGIN // (len(unit) + 2)))
+        reply = await wire.refused(4003, line)
+        assert reply["field"] == "message"
+        assert "failed" not in reply
+
     @pytest.mark.parametrize(
         "shown",
         [

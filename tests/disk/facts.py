@@ -12,6 +12,7 @@ from the moment when it is asked again until it is answered.
 import base64
 import hashlib
 import json
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -19,12 +20,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.disk.traced import Call
+from tests.disk.traced import NEVER, Call
 
 Frame = dict[str, Any]
 # What a fact is about: its kind and what tells it from others of its kind.
 Key = tuple[str, ...]
-NEVER = 1 << 60
+# What tells the texts of the tools from each other.
+TEXT = re.compile(r"<p\d+ \d+>")
+# Answers after which it may have been done or not: internal error, restarting.
+UNKNOWN = (5000, 5030)
 
 
 class Exchange(NamedTuple):
@@ -84,6 +88,7 @@ class Transcript:
         self.seen: list[tuple[int, Place]] = []  # deliveries, as they went
         self.acks: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # asked, durable, seq
         self.confirmed: list[tuple[int, int, str]] = []  # line, msgId, content
+        self.refused: list[str] = []  # contents
         self._uploads: dict[str, bytes] = {}
         self._links: dict[int, Link] = {}
         self._all: list[Link] = []
@@ -108,6 +113,8 @@ class Transcript:
         elif (link := self._links.get(call.fd)) is None or call.result <= 0:
             return
         elif call.name in ("recvfrom", "read"):
+            if call.end == NEVER:
+                return
             link.incoming += call.strings[0]
             *lines, link.incoming = link.incoming.split(b"\n")
             for line in lines:
@@ -141,7 +148,12 @@ class Transcript:
     def _note(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
         request, asked, reply, answered, link = exchange
+        if reply is not None and reply["status"] in UNKNOWN:
+            exchange = exchange._replace(reply=None, answered=NEVER)
+            request, asked, reply, answered, link = exchange
         if reply is not None and reply["status"] != 1:
+            if isinstance(request.get("message"), list):
+                self.refused += [each["info"][0]["content"] for each in request["message"]]
             return
         if reply is not None and "cmd" in request:
             self._durable_acks(link, answered)
@@ -418,3 +430,39 @@ def _one(db: sqlite3.Connection, query: str, *values: Any) -> Any:
 def token_of(push_id: str) -> bytes:
     """Give what the store keeps of a pushId."""
     return hashlib.sha256(push_id.encode()).digest()
+
+
+def judge_messages(
+    folder: Path, transcript: Transcript, devices: dict[str, tuple[str, ...]]
+) -> list[str]:
+    """Say which texts miss a queue that they are for, are there twice, or though they were refused.
+
+    `devices` holds, for each text, the pushIds that it is for.
+    """
+    path = folder / "pushd.db"
+    if not path.exists():
+        return []
+    found = []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        stored: dict[str, list[int]] = defaultdict(list)
+        for number, body in db.execute("SELECT id, body FROM message WHERE recalled IS NULL"):
+            for text in TEXT.findall(body):
+                stored[text].append(number)
+        for text in [text for text, numbers in stored.items() if len(numbers) > 1]:
+            found.append(f"{text} is stored as {stored[text]}")
+        for text in transcript.refused:
+            if TEXT.match(text)[0] in stored:  # type: ignore[index]
+                found.append(f"{text} was refused and is there")
+        for _, number, text in transcript.confirmed:
+            for push_id in devices.get(text, ()):
+                if not _queued(db, push_id, number):
+                    found.append(f"{text}, msgId {number}, is not in a queue that it is for")
+    return found
+
+
+def _queued(db: sqlite3.Connection, push_id: str, number: int) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM queue q WHERE q.device = d.id AND q.message = ?2)"
+        " OR p.message >= ?2 FROM device d JOIN position p ON p.device = d.id WHERE d.token = ?1"
+    )
+    return bool(_one(db, query, token_of(push_id), number))

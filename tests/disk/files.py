@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tests.disk.traced import Call
+from tests.disk.traced import NEVER, Call
 
 SECTOR = 512
 # What became of what was not synced: all is lost, all is there, all up to some point, any; or each
@@ -94,11 +94,10 @@ class Disk:
             return
         node = opened.node
         if call.name == "pwrite64":
-            data = call.strings[0][: call.result] if call.end < 1 << 60 else call.strings[0]
+            data = call.strings[0][: call.result]
             node.pending.append(Write(call.end, call.numbers[-1], data))
         elif call.name in ("write", "writev"):
-            data = b"".join(call.strings)
-            data = data[: call.result] if call.end < 1 << 60 else data
+            data = b"".join(call.strings)[: call.result]
             node.pending.append(Write(call.end, opened.position, data))
             opened.position += len(data)
         elif call.name == "ftruncate":
@@ -106,7 +105,7 @@ class Disk:
 
     def finish(self, call: Call) -> None:
         """Take the end of a call."""
-        if call.result < 0 or call.end >= 1 << 60:
+        if call.result < 0 or call.end == NEVER:
             return
         handler = self._handlers.get(call.name)
         if handler is not None:

@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import structlog
 
@@ -57,6 +57,23 @@ CODES = frozenset(int(status) for status in Status) - {int(Status.INTERNAL)}
 # What would write where the input says, end the server, or change what all others see.
 LEFT_OUT = ("backup", "stop", "reload", "check", "loglevel")
 MEMORY = "/dev/shm"  # where files cost no disk
+
+
+# Tokens that making a world takes, at most.
+TOKENS = 100
+
+
+class Seen(NamedTuple):
+    """A world as it was once its people had settled, for the next one."""
+
+    database: bytes
+    files: dict[str, bytes]
+    moved: float
+    known: Frame
+    foreign: Frame
+
+
+_seen: dict[str, Seen] = {}
 
 
 class Broken(AssertionError):
@@ -194,7 +211,6 @@ class World:
     def __init__(self, **limits: Any) -> None:
         self._limits = {"per_address": False, "registers": 0, "friend_requests": 0, **limits}
         self.errors: list[str] = []  # what was logged as an error, and what nobody caught
-        self.push_ids: dict[str, str] = {}  # of the first two people, by phone
         self.known: Frame = {}  # ids of what there is, for the seeds
         self.foreign: Frame = {}  # ids of what only the third and the fourth know
 
@@ -225,8 +241,12 @@ class World:
             store=config.Store(reserve=0),
         )
         self.db = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
+        seen = _seen.get(repr(self._limits))
+        if seen is None:
+            engine.migrate(self.db)
+        else:
+            self.db.deserialize(seen.database)
         self.db.execute("PRAGMA foreign_keys=ON")
-        engine.migrate(self.db)
         here = Here(self.db)
         self.store = await _store(self.folder, here, settings, self.clock)
         hasher = Quick(4, 1, 64)
@@ -235,7 +255,8 @@ class World:
         self._stack.callback(self.media.close)
         self._stack.callback(hasher.close)
         ctx = Server(settings, self.clock)._context(self.store, hasher, self.media)
-        ctx.token = (f"token-{number:018}" for number in itertools.count()).__next__
+        tokens = itertools.count(0 if seen is None else TOKENS)
+        ctx.token = (f"token-{number:018}" for number in tokens).__next__
         ctx.table = {name: row for name, row in ctx.table.items() if name not in LEFT_OUT}
         self.service = Service(ctx, self.loop)
         spread(ctx, self.service, settings)
@@ -243,7 +264,18 @@ class World:
         self.health = Health(self.service, refresh=lambda: 1.0)
         sources = Sources(self.service, self.health, {})
         ctx.control = Running(sources, self.clock, lambda: None)
-        await self._settle()
+        if seen is None:
+            await self._settle()
+            await self._rest()
+            files = {path: path.read_bytes() for path in self.folder.glob("media/??/*")}
+            named = {str(path.relative_to(self.folder)): data for path, data in files.items()}
+            seen = Seen(self.db.serialize(), named, self.clock.moved, self.known, self.foreign)
+            _seen[repr(self._limits)] = seen
+        else:
+            for name, data in seen.files.items():
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                (self.folder / name).write_bytes(data)
+            self.clock.moved, self.known, self.foreign = seen.moved, seen.known, seen.foreign
 
     async def _settle(self) -> None:
         """Let four people in; make friends and groups, and say something in each."""
@@ -260,8 +292,6 @@ class World:
         file = await a.ok(cmd="save_file", name="a.txt", content="aGVsbG8=")
         secret = await c.ok(cmd="save_file", name="c.txt", content="c2VjcmV0")
         devices = [(await one.ok(cmd="whoami"))["deviceId"] for one in (a, c)]
-        for one in (a, b):
-            self.push_ids[one.phone] = one.push_id
         self.known = {
             "userId": b.id,
             "phone": b.phone,

@@ -45,8 +45,8 @@ WORDS: Frame = {
 
 # Lines that break parsers: deep, odd, twice, not finite, not whole.
 ODD = (
-    b'{"cmd":"ping","x":' + b"[" * 1100 + b"]" * 1100 + b"}",
-    b'{"message":' + b'{"x":[' * 250 + b"1" + b"]}" * 250 + b"}",
+    b'{"cmd":"ping","x":' + b"[" * 450 + b"]" * 450 + b"}",
+    b'{"message":' + b'{"x":[' * 60 + b"1" + b"]}" * 60 + b"}",
     b'{"cmd":"ping","cmd":"logout"}',
     b'[]\n"x"\nnull\n{}\n7\n{"cmd":["ping"]}\n{"cmd":""}\n{"cmd":null}',
     b'{"cmd":"ping","id":{}}\n{"cmd":"ping","id":1.5}\n{"cmd":"ping","id":"x","text":1}',
@@ -59,7 +59,24 @@ ODD = (
     b'{"message":[{"type":1},7,{"toId":5},{"info":[null]}]}\n{"message":[]}\n{"message":[null]}',
     b'{"message":"ok","seq":-1}\n{"message":"ok","seq":9007199254740992}\n{"message":"ok"}',
     b'{"message":"start","accept":["ack",1]}\n{"message":"restart","pushId":7}',
-    b'{"cmd":"ping","text":"' + b"x" * 2200 + b'"}',
+    b'{"cmd":"ping","text":"' + b"x" * 900 + b'"}',
+)
+
+# What a message is refused for.
+ODD_FIELDS: tuple[Frame, ...] = (
+    {"fromId": "10002"},
+    {"toId": None},
+    {"toId": None, "type": "7"},
+    {"type": "8"},
+    {"clientId": "x" * 65},
+    {"replyTo": "x"},
+    {"mentions": ["x"]},
+    {"expire": 400_000_000},
+    {"info": []},
+    {"info": [None, None]},
+    {"info": {"category": "4", "content": "x"}},
+    {"info": {"category": "1", "content": "x" * 300}},
+    {"info": {"category": "0"}},
 )
 
 
@@ -131,6 +148,9 @@ def frames(known: Mapping[str, Any]) -> Iterator[Frame]:
     more = {"replyTo": known["msgId"], "mentions": ["10001"], "expire": 60, "clientId": "c-1"}
     full = {**message(1), **more, "toId": known["userId"], "info": parts}
     yield {"message": [full, {**full, "clientId": "c-2"}]}
+    yield {"message": [{}] * 101}
+    sound = {**message(1), "toId": known["userId"]}
+    yield from ({"message": [{**sound, **odd}]} for odd in ODD_FIELDS)
 
 
 def message(number: int) -> Frame:

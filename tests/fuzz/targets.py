@@ -25,7 +25,8 @@ from .seeds import WHO
 
 LIMITS = config.Limits()
 TABLE = handlers.table()
-LIMIT = 4096
+# Bytes of a line: few, so that there are lines beyond it.
+LIMIT = 700
 USER = 10001
 # Connections that one world sees, before it is made anew.
 LIVES = 2000
@@ -67,7 +68,7 @@ def taken(pieces: list[bytes]) -> list[bytes | None]:
 def decode(line: bytes) -> None:
     """Decode a line as the server does, up to where a store is needed."""
     try:
-        frame = protocol.decode_frame(line)
+        frame = protocol.decode_frame(line, LIMITS.messages_per_frame)
         agree(line, good=True)
         if frame.cmd is not UNSET:
             row = TABLE.get(str(frame.cmd))

@@ -81,6 +81,12 @@ class Namespace:
         _ip(f"route add blackhole {self.there}/32")
         _ip(f"-n {self.name} route add blackhole {self.host}/32")
 
+    def mute(self) -> None:
+        """Lose what goes to the other side; what comes from there still arrives."""
+        # To a card that nobody has.
+        neighbour = f"{self.there} lladdr 02:00:00:00:00:01 dev {self._cable[0]} nud permanent"
+        _ip(f"neigh replace {neighbour}")
+
     def find(self) -> None:
         """Route it to the other side again."""
         _ip(f"route del blackhole {self.there}/32")

@@ -31,6 +31,21 @@ from pushd.connection import Connection
 Connection._deadline = lambda self: self._service.now() + 3600
 """
 
+# No fault: two days have passed.
+DAYS_LATER = """
+from pushd.clock import Clock
+wall = Clock.wall
+Clock.wall = lambda self: wall(self) + 2 * 86_400_000
+"""
+
+# Passwords are hashed on the loop.
+HASHING = """
+from pushd import passwords
+async def run(self, work, *args):
+    return work(*args)
+passwords.Hasher._run = run
+"""
+
 # What comes when no descriptor is left is tried again at once.
 EAGER = """
 from pushd import listeners

@@ -20,19 +20,21 @@ from tests.conformance.authority import Authority, ask
 from tests.conformance.operated import Operated
 from tests.conformance.process import Process, StartServer
 from tests.conformance.scrape import METRICS, address
-from tests.conformance.wire import new_phone
+from tests.conformance.wire import Dialer, new_phone
 
 Operate = Callable[..., Operated]
 OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 
-class WithoutMask(Process):
-    """A server that is started with a umask of 0, beside its data in an open folder."""
+class Careless(Process):
+    """A server that is started with a umask of 0, its data in an open folder, links in its way."""
 
     def start(self) -> None:
         """Start it so."""
         self.data.mkdir(exist_ok=True)
         self.data.chmod(0o755)
+        (self.folder / "precious").write_text("precious")
+        (self.folder / "ports.new").symlink_to(self.folder / "precious")
         before = os.umask(0)
         try:
             super().start()
@@ -42,7 +44,7 @@ class WithoutMask(Process):
 
 async def test_nothing_that_is_written_is_for_others(server: StartServer) -> None:
     """Whatever umask and folder it was given: each file of the data is its user's own."""
-    own = server(kind=WithoutMask)
+    own = server(kind=Careless)
     a, b = await own.dial.pair()
     content = b64encode(os.urandom(1000)).decode()
     saved = await a.ok("save_file", name="x", content=content)
@@ -66,6 +68,7 @@ async def test_nothing_that_is_written_is_for_others(server: StartServer) -> Non
     for path in [*paths, own.folder / "ports"]:
         mode = stat.S_IMODE(path.lstat().st_mode)
         assert mode & 0o077 == 0, f"{path.name}: {mode:o}"
+    assert (own.folder / "precious").read_text() == "precious", "a link was followed"
 
 
 # --- TLS --------------------------------------------------------------------------------------
@@ -77,12 +80,12 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def s_client(own: Process, *options: str) -> str:
+def s_client(own: Process, *options: str, data: bytes = b"") -> str:
     """What openssl tells of a handshake with the listener for TLS."""
     host, port = "127.0.0.1", own.addresses[-1][1]
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{host}:{port}", *options],
-        input=b"",
+        input=data,
         capture_output=True,
         timeout=30,
         check=False,
@@ -114,22 +117,8 @@ def test_what_tls_is_spoken(server: StartServer, authority: Authority) -> None:
     told = s_client(own, "-tls1_2")
     assert "Compression: NONE" in told
     assert "Cipher is ECDHE-" in told
-    with authority.connect(own) as wire:
-        ask(wire)
-
-
-@OPENSSL
-def test_no_renegotiation(server: StartServer, authority: Authority) -> None:
-    """A client that wants new keys in the middle of TLS 1.2 gets none, and others go on."""
-    own = authority.start(server)
-    process = subprocess.run(
-        ["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{own.addresses[-1][1]}"],
-        input=b"R\n",
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    told = (process.stdout + process.stderr).decode(errors="replace")
+    # In the middle of a connection there are no new keys.
+    told = s_client(own, "-tls1_2", data=b"R\n")
     assert "RENEGOTIATING" in told
     assert "no renegotiation" in told or "handshake failure" in told or "closed" in told, told
     with authority.connect(own) as wire:
@@ -272,3 +261,30 @@ async def test_who_was_here_is_told(operated: Operate) -> None:
         assert line["address"] == "127.0.0.1"
         assert line["connection"]
         assert line["ts"].endswith("Z"), line
+
+
+# What browsers send before a body that a hostile page has made for them.
+BROWSER = b"""POST / HTTP/1.1
+Host: 127.0.0.1:9527
+User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0
+Accept: */*
+Accept-Language: en-US,en;q=0.5
+Accept-Encoding: gzip, deflate, br, zstd
+Referer: http://evil.example/
+Content-Type: text/plain;charset=UTF-8
+Content-Length: 200
+Origin: http://evil.example
+Connection: keep-alive
+Sec-Fetch-Dest: empty
+"""
+
+
+async def test_a_browser_is_no_client(dial: Dialer) -> None:
+    """A page cannot have a browser speak for it: its headers are ten bad lines, its body unread."""
+    wire, phone = await dial(), new_phone()
+    body = b'{"cmd":"register","phone":"%b","password":"Zebra-7731"}\n' % phone.encode()
+    await wire.send_raw(BROWSER.replace(b"\n", b"\r\n") + b"\r\n" + body)
+    assert [(await wire.reply())["status"] for _ in range(10)] == [4000] * 10
+    await wire.rest()
+    again = await dial()
+    await again.refused(6004, {"cmd": "login", "phone": phone, "password": "Zebra-7731"})

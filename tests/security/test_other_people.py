@@ -216,6 +216,33 @@ async def test_messages_into_others_chats(world: World) -> None:
     assert await world.picture() == before
 
 
+@pytest.mark.parametrize(
+    ("cmd", "name", "invented"),
+    [
+        ("recall", "msgId", "9007199254740990"),
+        ("status", "msgId", "9007199254740990"),
+        ("report", "msgId", "9007199254740990"),
+        ("sign_out", "deviceId", "900719925474099"),
+        ("group_members", "groupId", "g900719925474099"),
+        ("leave_group", "groupId", "g900719925474099"),
+        ("history", "chatId", "g900719925474099"),
+        ("get_file", "path", f"media/ab/ab{'c' * 62}"),
+        ("save_part", "upload", "x" * 24),
+    ],
+)
+async def test_theirs_is_as_if_it_were_not(
+    world: World, cmd: str, name: str, invented: str
+) -> None:
+    """What others have is answered like what never was: nobody learns that it exists."""
+    theirs = world.ids["groupId" if cmd == "history" else name]
+    more = {"offset": 4, "content": "eA=="} if cmd == "save_part" else {"reason": "x"}
+    answers = [
+        await world.stranger.command(cmd, **{name: value}, **more) for value in (theirs, invented)
+    ]
+    assert answers[0]["status"] == 4005, answers
+    assert {**answers[0], "date": ""} == {**answers[1], "date": ""}
+
+
 async def test_what_was_theirs_once(world: World) -> None:
     """Who left a group reads no member and no later message of it, and changes nothing there."""
     c, d, ids = world.c, world.d, world.ids
@@ -299,6 +326,10 @@ async def test_nothing_can_be_assigned(dial: Dialer) -> None:
         row["createTime"],
     )
     assert not got["createTime"].startswith("1970")
+    for forged_sender in (b.user_id, "0", "system", f" {a.user_id}"):
+        await assert_refused(
+            a, 4004, text(b.user_id, "x", fromId=forged_sender), "message[0].fromId"
+        )
     # On the frame around it as well.
     reply = await a.exchange(frame([text(b.user_id, "x")], b.push_id, userId=b.user_id, seq=9))
     assert reply["pushId"] == a.push_id

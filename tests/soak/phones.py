@@ -36,7 +36,7 @@ from tests.model.checker import Acked, Answered, Delivered, Entry, Fenced, Left,
 HEARTBEAT = 30  # seconds, the least a server allows by default
 QUIET = 15.0  # seconds after which a phone pings
 PATIENCE = 60.0  # seconds for any frame; a live phone hears an answer more often
-BACKOFF = 1.0  # seconds before a connection is tried again, and a random part of it more
+BACKOFF = 1.0  # seconds before a connection is tried again; up to half of it more
 UNANSWERED = 50  # messages
 LIST = 10  # messages sent again at a time
 LATE_ACKS = 0.1  # of all packets are acked with the next one
@@ -94,6 +94,7 @@ class Phone:
 
     def __init__(self, number: int, book: Book, rng: random.Random) -> None:
         self.number = number
+        self.backoff = BACKOFF  # seconds before a connection is tried again
         self.phone = str(13_800_000_000 + number)
         self.user = ""  # the server's id
         self.chats: list[Chat] = []
@@ -147,7 +148,7 @@ class Phone:
                     await self._come(address())
                 except GONE:
                     self._cut("close")
-                    await self._rest(BACKOFF)
+                    await self._rest(self.backoff)
                     continue
                 order = await self._stay()
                 self._cut(order.how)
@@ -232,7 +233,7 @@ class Phone:
         for found in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(found, Exception) and not isinstance(found, GONE):
                 raise found
-        return self._order.result() if self._order.done() else Order("close", BACKOFF)
+        return self._order.result() if self._order.done() else Order("close", self.backoff)
 
     def _cut(self, how: str) -> None:
         """End the connection; what was not answered is unknown."""

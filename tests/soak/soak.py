@@ -55,6 +55,7 @@ ENDS = (
 CHURN = 0.05  # of the devices a minute
 SHORT_LOG = 1 << 20  # bytes to which a short run's write-ahead log is brought back
 CALM_PATIENCE = 120.0  # seconds until all phones are back and answered
+AT_ONCE = 20  # phones that connect anew at the same time, to be judged
 STOP_PATIENCE = 10.0  # seconds for the server to stop
 # Caches are small, so that they are full when the warm-up ends.
 SETTINGS: dict[str, object] = {
@@ -214,20 +215,23 @@ class Soak:
         self._log_from = self._log_size()
         lives = [asyncio.ensure_future(phone.live(self._address)) for phone in self._phones]
         works = [asyncio.ensure_future(work) for work in self._works()]
+        course = asyncio.ensure_future(self._course())
+        going = {course, *lives, *works}
         try:
-            done, _ = await asyncio.wait(
-                [*lives, *works],
-                timeout=self.plan.seconds,
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
-            for task in done:
-                task.result()
+            while not course.done():
+                done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             async with self._staged:
                 await self._judge()
         finally:
-            for task in (*lives, *works):
+            for task in (course, *lives, *works):
                 task.cancel()
-            await asyncio.gather(*lives, *works, return_exceptions=True)
+            await asyncio.gather(course, *lives, *works, return_exceptions=True)
+
+    async def _course(self) -> None:
+        """Be there until the run is over."""
+        await asyncio.sleep(self.plan.seconds)
 
     def _works(self) -> list[Any]:
         plan = self.plan
@@ -398,12 +402,13 @@ class Soak:
 
     async def _again(self) -> None:
         """Have all connect anew, and take in what waits."""
-        turns = [phone.turns for phone in self._phones]
-        for phone in self._phones:
-            if not phone.order("close"):
-                raise Hole(f"phone {phone.number} is not online while all is quiet")
-        pairs = list(zip(self._phones, turns, strict=True))
-        await self._until(lambda: all(one.turns > turn for one, turn in pairs), "not back")
+        for start in range(0, len(self._phones), AT_ONCE):
+            some = self._phones[start : start + AT_ONCE]
+            before = [(phone, phone.turns) for phone in some]
+            for phone in some:
+                if not phone.order("close"):
+                    raise Hole(f"phone {phone.number} is not online while all is quiet")
+            await self._until(lambda: all(one.turns > turn for one, turn in before), "not back")  # noqa: B023
         await self._settled()
 
     async def _settled(self) -> None:
