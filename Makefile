@@ -32,7 +32,7 @@ run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	  ''
 	@exec $(BIN)/pushd --listen $(ADDRESS) --data ./data
 
-test: $(VENV)/.dev  ## Run the tests, about 8 minutes
+test: $(VENV)/.dev  ## Run the tests, about 4 minutes
 	$(TESTS)
 
 style: $(VENV)/.dev  ## Format the code and mend what can be mended
