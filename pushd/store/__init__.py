@@ -90,9 +90,10 @@ class Store:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, config: Config, clock: Clock) -> "Store":
+    async def open(cls, config: Config, clock: Clock, worker: type[Worker] = Worker) -> "Store":
         """Open the store of a data folder, made if there is none.
 
+        A simulation hands in a `worker` that has no thread.
         Raises StoreRefused in one line: locked by another server, newer, or not a store.
         """
         folder = Path(config.server.data)
@@ -103,7 +104,7 @@ class Store:
                 raise StoreRefused(
                     f"{folder}: a restore did not end here: remove this folder, then restore again"
                 )
-            return await cls._open(folder, lock, workers, config, clock)
+            return await cls._open(folder, lock, workers, config, clock, worker)
         except BaseException:
             for worker in workers:
                 await worker.close()
@@ -112,14 +113,21 @@ class Store:
 
     @classmethod
     async def _open(
-        cls, folder: Path, lock: Lock, workers: list[Worker], config: Config, clock: Clock
+        cls,
+        folder: Path,
+        lock: Lock,
+        workers: list[Worker],
+        config: Config,
+        clock: Clock,
+        kind: type[Worker],
     ) -> "Store":
         settings = config.store
-        workers.append(await open_writer(folder, checkpoint_pages=settings.checkpoint_pages))
+        pages = settings.checkpoint_pages
+        workers.append(await open_writer(folder, checkpoint_pages=pages, kind=kind))
         for _ in range(settings.readers):
-            workers.append(await open_reader(folder, {}))
+            workers.append(await open_reader(folder, {}, kind=kind))
         dates = Dates(config.server.zone)
-        reserve = Reserve(folder / "reserve", settings.reserve)
+        reserve = Reserve(folder / "reserve", settings.reserve, clock.now)
         reserve.refill()
         journal = Journal(
             clock,

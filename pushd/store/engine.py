@@ -79,7 +79,9 @@ class Lock:
         os.close(self._file)
 
 
-async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
+async def open_writer(
+    folder: Path, *, checkpoint_pages: int, kind: type[Worker] = Worker
+) -> Worker:
     """Open and migrate the database; raises StoreRefused in one line."""
 
     def connector() -> sqlite3.Connection:
@@ -103,7 +105,7 @@ async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
             raise
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
 def _check_log(folder: Path) -> None:
@@ -123,7 +125,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) -> Worker:
+async def open_reader(
+    folder: Path, functions: dict[str, Callable[..., Any]], *, kind: type[Worker] = Worker
+) -> Worker:
     """Open a read-only connection beside the writer."""
 
     def connector() -> sqlite3.Connection:
@@ -135,11 +139,13 @@ async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) ->
             db.create_function(name, 1, function, deterministic=True)
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
-async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Worker:
-    worker = Worker(connector, iter_chunk_size=64)
+async def _open(
+    kind: type[Worker], connector: Callable[[], sqlite3.Connection], path: Path
+) -> Worker:
+    worker = kind(connector, iter_chunk_size=64)
     try:
         await worker
     except BaseException as problem:

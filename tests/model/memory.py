@@ -1,0 +1,70 @@
+"""What is known of devices and messages while a log is read."""
+
+from collections import deque
+
+from tests.model.entries import Asked, Delivered, Event, Sent
+
+# Sender, recipient, content and event: what a msgId stands for.
+Fact = tuple[str, str, str, Event | None]
+END = 1 << 60  # behind all entries of a log, and all msgIds
+
+
+class Device:
+    """One device."""
+
+    def __init__(self, user: str, since: int, base: int) -> None:
+        self.user = user
+        self.since = self.resumed = since  # the index of its first entry, and of its turn
+        self.turn = 0
+        self.seqs: dict[int, int] = {}  # seq -> msgId
+        self.numbers: dict[int, int] = {}  # msgId -> seq
+        self.gaps: dict[int, Delivered] = {}  # by seq
+        self.found: set[int] = set()  # msgIds in the history
+        self.next = base + 1  # the seq that comes next in this turn
+        self.acked = base  # acked in this turn
+        self.durable = base  # the highest that is known to be committed
+        self.last = base  # the highest seq that was heard of
+        self.open: deque[str] = deque()  # clientIds without an answer
+        self.asked: deque[tuple[Asked, int, int]] = deque()  # with its index, and acked then
+        self.closed = False  # it found nothing waiting, and nothing happened since
+        self.ended = False
+
+    def has(self, number: int, chat: str) -> bool:
+        """Tell whether it got a message, or a gap told of it and the history has it."""
+        if number in self.numbers:
+            return True
+        for seq, gap in self.gaps.items():
+            begins = any(name == chat and after < number for name, after in chats_of(gap))
+            if begins and number < self.seqs.get(seq + 1, END):
+                return number in self.found
+        return False
+
+
+class Message:
+    """One message of one user and clientId."""
+
+    def __init__(self, user: str, sent: Sent, index: int) -> None:
+        self.fact: Fact = (user, sent.to, sent.content, None)
+        self.first, self.done = index, END  # its first attempt, its first confirmation
+        self.devices: list[str] = []  # that sent it
+        self.msg_id = 0
+        self.refused = self.unknown = False  # at least once
+
+
+def chats_of(gap: Delivered) -> tuple[tuple[str, int], ...]:
+    """Give the chats that a gap names."""
+    return gap.event.chats if gap.event is not None else ()
+
+
+def first_seq(entry: Delivered) -> int:
+    """Give the first seq that an entry is for."""
+    event = entry.event
+    return int(event.value) if event is not None and event.name == "gap" else entry.seq
+
+
+def chat_of(fact: Fact, user: str) -> str:
+    """Name the chat of a message as a user sees it."""
+    sender, to, _, _ = fact
+    if to.startswith("g"):
+        return to
+    return sender if to == user else to
