@@ -90,10 +90,10 @@ class Store:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, config: Config, clock: Clock, worker: type[Worker] = Worker) -> "Store":
+    async def open(cls, config: Config, clock: Clock, kind: type[Worker] = Worker) -> "Store":
         """Open the store of a data folder, made if there is none.
 
-        A simulation hands in a `worker` that has no thread.
+        A simulation hands in a `kind` of workers that have no threads.
         Raises StoreRefused in one line: locked by another server, newer, or not a store.
         """
         folder = Path(config.server.data)
@@ -104,7 +104,7 @@ class Store:
                 raise StoreRefused(
                     f"{folder}: a restore did not end here: remove this folder, then restore again"
                 )
-            return await cls._open(folder, lock, workers, config, clock, worker)
+            return await cls._open(folder, lock, workers, config, clock, kind)
         except BaseException:
             for worker in workers:
                 await worker.close()

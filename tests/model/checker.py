@@ -37,14 +37,13 @@ from tests.model.entries import (
     Entry,
     Fenced,
     Found,
-    Read,
     Resumed,
     Sent,
     Starting,
     Told,
 )
 from tests.model.memory import END, Device, Fact, Message, chat_of, first_seq
-from tests.model.rights import Past, audiences, forbidden
+from tests.model.rights import Groups, Heard, Past, audiences, forbidden, place
 
 
 @dataclass
@@ -115,8 +114,6 @@ class _Checker:
             device.asked.append((entry, index, device.acked))
         elif isinstance(entry, Told):
             self._told(index, device, entry)
-        elif isinstance(entry, Read):
-            self.past.read(device.user, entry, index)
         elif isinstance(entry, Counted):
             self.past.counted(device.user, entry)
         else:
@@ -179,7 +176,7 @@ class _Checker:
             self._violate("I4", f"{entry} is not the answer that is due")
             return
         asked, begin, acked = device.asked.popleft()
-        if entry.outcome != "unknown":
+        if entry.outcome != "unknown" and entry.action != "read":
             device.durable = max(device.durable, acked)
         self.past.told(device.user, asked, entry, begin, index)
 
@@ -245,9 +242,9 @@ class _Checker:
             if not device.ended and (not device.closed or device.open or device.asked):
                 self._violate("log", f"{name} does not end with an empty queue")
             self._rising_in_chats(name, device)
-            self._reached(name, device, heard)
+            self._reached(name, device, heard, groups)
         for user in {device.user for device in self.devices.values()}:
-            self._handed_on(user, heard)
+            self._handed_on(user, heard, groups)
         self._only_what_was_sent()
         self._in_the_order_of_sending()
         for text in (*wrong, *forbidden(self.past, self.messages.values())):
@@ -268,15 +265,17 @@ class _Checker:
                 self._violate("I4", f"{name} got {number} behind {newest[chat]}")
             newest[chat] = number
 
-    def _reached(self, name: str, device: Device, heard: dict[int, set[str]]) -> None:
+    def _reached(self, name: str, device: Device, heard: Heard, groups: Groups) -> None:
         """Judge what a device got, and what it did not get though it was there."""
         # It was there before that was sent, and so before all with a higher msgId was committed.
         later = [one.msg_id for one in self.messages.values() if one.first > device.since]
         since = min((number for number in later if number), default=END)
         revoked = self.past.revoked(device.user, name)
+        lost = {one.fact: one for one in self.messages.values() if not one.msg_id}
         for number, users in heard.items():
-            own = self.messages[self.owners[number]] if number in self.owners else None
             fact = self.facts[number]
+            key = self.owners.get(number)
+            own = self.messages[key] if key is not None else lost.get(fact)
             if number in device.numbers or number in device.found:
                 if device.user not in users:
                     self._violate("I6", f"{name} got {number}, {fact}, and is not one of {users}")
@@ -286,10 +285,10 @@ class _Checker:
                     self._violate("I6", f"{name} got {number}, sent after it was signed out")
             elif device.user in users and number >= since and not device.ended:
                 mine = (own and name in own.devices) or self.past.recalls(name, fact)
-                if not mine and not device.has(number, chat_of(fact, device.user)):
+                if not mine and not device.has(number, *place(fact, device.user, groups)):
                     self._violate("I1", f"{name} never got {number}: {fact}")
 
-    def _handed_on(self, user: str, heard: dict[int, set[str]]) -> None:
+    def _handed_on(self, user: str, heard: Heard, groups: Groups) -> None:
         """Judge what waited while a user had no device, or one after the other."""
         own = {name: each for name, each in self.devices.items() if each.user == user}
         names = sorted(own, key=lambda name: own[name].since)
@@ -309,7 +308,7 @@ class _Checker:
             fact = self.facts[number]
             if user not in users or fact[0] == user or self.past.recall(number)[0] != END:
                 continue
-            if not any(one.has(number, chat_of(fact, user)) for one in own.values()):
+            if not any(one.has(number, *place(fact, user, groups)) for one in own.values()):
                 self._violate("I1", f"{user} never got {number}: {fact}")
 
     def _only_what_was_sent(self) -> None:

@@ -108,21 +108,13 @@ class Fenced(NamedTuple):
     turn: int
 
 
-class Read(NamedTuple):
-    """The client said that a chat was read up to a msgId; 0: up to what it has acked."""
-
-    device: str
-    turn: int
-    chat: str
-    upto: int
-
-
 class Asked(NamedTuple):
     """A command was sent.
 
     Those that are judged: `befriend`, `unfriend`, `block`, `unblock` about a user; `sign_out`
-    about a device; `recall` about a msgId. The acks before any command that was answered are
-    committed.
+    about a device; `recall` about a msgId; `read` about a chat, a blank, and up to which msgId
+    (0: up to what was acked), which has an answer when the next frame has one. The acks before
+    any command that was answered are committed.
     """
 
     device: str
@@ -160,7 +152,6 @@ Entry = (
     | Found
     | Acked
     | Fenced
-    | Read
     | Asked
     | Told
     | Counted

@@ -29,14 +29,17 @@ class Device:
         self.closed = False  # it found nothing waiting, and nothing happened since
         self.ended = False
 
-    def has(self, number: int, chat: str) -> bool:
-        """Tell whether it got a message, or a gap told of it and the history has it."""
+    def has(self, number: int, chat: str, joined: int) -> bool:
+        """Tell whether it got a message, or a gap told of it and the history has it.
+
+        The history of a group begins where its user has joined it last.
+        """
         if number in self.numbers:
             return True
         for seq, gap in self.gaps.items():
             begins = any(name == chat and after < number for name, after in chats_of(gap))
             if begins and number < self.seqs.get(seq + 1, END):
-                return number in self.found
+                return number in self.found or number < joined
         return False
 
 

@@ -9,8 +9,8 @@ and being answered: what lies within that time is not judged.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from tests.model.entries import Asked, Counted, Event, Read, Told
-from tests.model.memory import END, Fact, Message
+from tests.model.entries import Asked, Counted, Event, Told
+from tests.model.memory import END, Fact, Message, chat_of
 
 # What a command closes between two people, and what opens it again.
 CLOSING = {"block": "unblock", "unfriend": "befriend"}
@@ -21,13 +21,15 @@ class Group:
 
     def __init__(self) -> None:
         self.roles: dict[str, str] = {}
+        self.joined: dict[str, int] = {}  # when they came last: history begins there
         self._muted: dict[str, int] = {}  # until then (ms); who comes back comes back muted
         self._all_muted = False
 
-    def apply(self, event: Event, time: int) -> None:
+    def apply(self, number: int, event: Event, time: int) -> None:
         """Take in what an event tells."""
         if event.name == "joined":
             for user in event.users:
+                self.joined[user] = number
                 first = not self.roles and user == event.by
                 self.roles[user] = "owner" if first else "member"
         elif event.name in ("left", "kicked"):
@@ -57,12 +59,23 @@ class Group:
         return "is muted" if self._muted.get(user, 0) > time else ""
 
 
+# For whom each message is, by msgId; and the groups.
+Heard = dict[int, set[str]]
+Groups = dict[str, Group]
+
+
+def place(fact: Fact, user: str, groups: Groups) -> tuple[str, int]:
+    """Give the chat of a message as a user sees it, and where their history of it begins."""
+    chat = chat_of(fact, user)
+    return chat, groups[chat].joined.get(user, 0) if chat in groups else 0
+
+
 def audiences(
     facts: Mapping[int, Fact], times: Mapping[int, int]
-) -> tuple[dict[int, set[str]], dict[str, Group], list[str]]:
+) -> tuple[Heard, Groups, list[str]]:
     """Tell for whom each message is, who is in each group at last, and what nobody might send."""
-    heard: dict[int, set[str]] = {}
-    groups: dict[str, Group] = defaultdict(Group)
+    heard: Heard = {}
+    groups: Groups = defaultdict(Group)
     wrong: list[str] = []
     for number in sorted(facts):
         sender, to, _, event = facts[number]
@@ -72,7 +85,7 @@ def audiences(
         group, time = groups[to], times.get(number, 0)
         before = set(group.roles)
         if event is not None:
-            group.apply(event, time)
+            group.apply(number, event, time)
         elif number in times and (why := group.objection(sender, time)):
             wrong.append(f"{number} is in {to} though its sender {sender} {why}")
         heard[number] = before | set(group.roles)
@@ -86,10 +99,9 @@ class Past:
         # By action, who asked and about what: when it was asked, when answered (END for never).
         self._done: dict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
         self._counts: list[tuple[str, Counted]] = []  # with the user
-        self._reads: dict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
+        self._reads: dict[tuple[str, str], list[tuple[int, bool]]] = defaultdict(list)
         self._recalls: dict[int, list[int]] = {}  # by msgId: asked, answered
         self._recalling: set[tuple[str, int]] = set()  # devices, and what they recall
-        self._fences: dict[str, int] = {}  # by device, before which its reads are committed
 
     def asked(self, entry: Asked, index: int) -> None:
         """Note a command."""
@@ -99,9 +111,11 @@ class Past:
 
     def told(self, user: str, asked: Asked, told: Told, begin: int, index: int) -> None:
         """Note its answer."""
-        if told.outcome != "unknown":
-            self._fences[asked.device] = begin
         if told.outcome == "refused":
+            return
+        if asked.action == "read":
+            chat, upto = asked.about.split(" ")
+            self._reads[user, chat].append((int(upto), told.outcome == "ok"))
             return
         end = index if told.outcome == "ok" else END
         self._done[asked.action, user, asked.about].append((begin, end))
@@ -112,10 +126,6 @@ class Past:
     def counted(self, user: str, entry: Counted) -> None:
         """Note a number that the server told."""
         self._counts.append((user, entry))
-
-    def read(self, user: str, entry: Read, index: int) -> None:
-        """Note that a chat was read."""
-        self._reads[user, entry.chat].append((entry.upto, index, entry.device))
 
     def recall(self, number: int) -> tuple[int, int]:
         """Give when a recall of a message was asked for, and when it was known to be done."""
@@ -150,7 +160,7 @@ class Past:
                         return closing
         return ""
 
-    def miscounted(self, groups: Mapping[str, Group]) -> Iterator[str]:
+    def miscounted(self, groups: Groups) -> Iterator[str]:
         """Find counts that cannot be."""
         for user, entry in self._counts:
             if entry.what == "members":
@@ -178,9 +188,9 @@ class Past:
     def _mark(self, user: str, chat: str) -> tuple[int, int]:
         # In a group it begins with what there was when one joined.
         low, high = 0, END if chat.startswith("g") else 0
-        for upto, index, device in self._reads.get((user, chat), ()):
+        for upto, done in self._reads.get((user, chat), ()):
             high = max(high, upto or END)
-            if index < self._fences.get(device, 0):
+            if done:
                 low = max(low, upto)
         return low, high
 

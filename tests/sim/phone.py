@@ -19,7 +19,6 @@ from tests.model.entries import (
     Delivered,
     Ended,
     Found,
-    Read,
     Resumed,
     Sent,
     Starting,
@@ -51,6 +50,7 @@ class Wanted(NamedTuple):
     kind: str
     about: Any
     then: Callable[[Frame], None]
+    number: int = 0  # the id that its answer carries
 
 
 class Phone:
@@ -75,7 +75,8 @@ class Phone:
         self._order: list[int] = []  # seqs taken in and not acked
         self._buffer = b""
         self._starting = False
-        self._count = 0
+        self._count = 0  # messages
+        self._frames = 0  # that have an answer
 
     @property
     def log(self) -> list[Any]:
@@ -199,7 +200,7 @@ class Phone:
             if one.kind == "list":
                 for pending in one.about:
                     self.log.append(Answered(self.name, self.turn, pending.client_id, "unknown"))
-            elif one.kind == "command":
+            elif one.kind in ("command", "read"):
                 self.log.append(Told(self.name, self.turn, one.about, "unknown"))
         self.on = False
         self._packets.clear()
@@ -231,13 +232,33 @@ class Phone:
             self._deliver(message)
         elif "event" in frame or isinstance(message, dict):
             self._signal(frame)
-        elif not self._wanted:
-            self.world.alarm(f"{self.name} was sent {frame}")
         else:
-            wanted = self._wanted.popleft()
-            if frame["status"] == 5000:
-                self.world.alarm(f"{self.name} got {frame} for {wanted}")
-            wanted.then(frame)
+            self._answer(frame)
+
+    def _answer(self, frame: Frame) -> None:
+        # Reads are answered by silence, that is by the answer to what came behind them.
+        while self._wanted and self._wanted[0].kind == "read":
+            if frame.get("id") == self._wanted[0].number:
+                break
+            self._told_read("ok")
+        if "id" not in frame and frame["status"] in (4007, 5030):
+            self.drop("close")  # its queue cannot be read
+            return
+        if not self._wanted or frame.get("id") != self._wanted[0].number:
+            self.world.alarm(
+                f"{self.name} was sent {frame}, not an answer to {[*self._wanted][:1]}"
+            )
+            return
+        if frame["status"] == 5000 and not self.world.points.on["bad_statement"]:
+            self.world.alarm(f"{self.name} got {frame} for {self._wanted[0]}")
+        if self._wanted[0].kind == "read":
+            self._told_read("unknown" if frame["status"] in UNKNOWN else "refused")
+        else:
+            self._wanted.popleft().then(frame)
+
+    def _told_read(self, outcome: Any) -> None:
+        self._wanted.popleft()
+        self.log.append(Told(self.name, self.turn, "read", outcome))
 
     def _signal(self, frame: Frame) -> None:
         """Take a frame that nobody asked for."""
@@ -370,8 +391,8 @@ class Phone:
         ack["content"] = "ok"
         if number:
             ack["msgId"] = str(number)
-        self.log.append(Read(self.name, self.turn, chat, number))
-        self._write({"status": 1, "pushId": self.push_id, "message": ack})
+        self.log.append(Asked(self.name, self.turn, "read", f"{chat} {number}"))
+        self._want(Wanted("read", "read", lambda reply: None), {"status": 1, "message": ack})
 
     def command(
         self,
@@ -438,8 +459,9 @@ class Phone:
         self.command("history", "history", chat, then, after=str(after), limit=100, **names)
 
     def _want(self, wanted: Wanted, frame: Frame) -> None:
-        self._wanted.append(wanted)
-        self._write(frame)
+        self._frames += 1
+        self._wanted.append(wanted._replace(number=self._frames))
+        self._write(frame | {"id": self._frames})
 
     def _write(self, frame: Frame) -> None:
         self.world.events += 1

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from tests.sim.world import User, World
 
 USERS = (3, 8)
-PHONES = (1, 4)
+PHONES = (1, 1, 2, 2, 3, 4)
 STEPS = (200, 1000)
-LIST = (1, 1, 1, 2, 3, 5, 10, 50)  # messages of one list
+# Messages of one list, and how often.
+LISTS = ((1, 70), (2, 15), (3, 8), (10, 5), (50, 0.7))
 SHIFT = 3 * 86_400.0  # seconds that the wall clock is off at most: clientIds are kept 7 days
 # Seconds between two steps, and how often.
 PAUSES = ((0.0, 30), (0.05, 30), (0.5, 25), (3.0, 10), (30.0, 3), (500.0, 0.15))
@@ -66,7 +67,7 @@ def _back(world: "World") -> bool:
 async def live(world: "World") -> None:
     """Do all steps."""
     rng = world.rng
-    most = {user.name: rng.randint(*PHONES) for user in world.users.values()}
+    most = {user.name: rng.choice(PHONES) for user in world.users.values()}
     pauses, weights = zip(*PAUSES, strict=True)
     for _ in range(rng.randint(*STEPS)):
         [pause] = rng.choices(pauses, weights)
@@ -121,10 +122,11 @@ def _step(world: "World", phone: Phone) -> None:
 
 def _send(world: "World", phone: Phone) -> None:
     rng = world.rng
-    for _ in range(rng.choice((1, 1, 2, 3))):
+    counts, weights = zip(*LISTS, strict=True)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
         to = _target(world, phone)
         size = rng.choice((0, 0, 0, 0, 300, 3000))
-        many = rng.choice(LIST)
+        [many] = rng.choices(counts, weights)
         # One list may go to several chats.
         targets = [to if rng.random() < 0.9 else _target(world, phone) for _ in range(many)]
         phone.send([phone.fresh(target, size) for target in targets if target])
@@ -150,7 +152,7 @@ def _ack(world: "World", phone: Phone) -> None:
 
 
 def _read(world: "World", phone: Phone) -> None:
-    if phone.seen:
+    if phone.seen and phone.seen[-1]:
         chat, number = world.rng.choice(phone.seen[-50:])
         phone.read(chat, number if world.rng.random() < 0.7 else 0)
 
@@ -289,7 +291,7 @@ def _retry(world: "World", user: "User") -> None:
 
 
 ACTIONS: tuple[tuple[Callable[["World", Phone], None], float], ...] = (
-    (_send, 40),
+    (_send, 30),
     (_ack, 20),
     (_read, 5),
     (_ping, 4),
