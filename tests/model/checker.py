@@ -79,6 +79,7 @@ class _Checker:
         self.owners: dict[int, tuple[str, str]] = {}  # confirmed msgIds
         self.starting: dict[str, tuple[str, int]] = {}  # new devices: their user, and when
         self.ends: dict[str, int] = {}
+        self.found: dict[str, set[int]] = {}  # msgIds that users saw in the history
         self.past = Past()
 
     def take(self, index: int, entry: Entry) -> None:
@@ -126,7 +127,9 @@ class _Checker:
         base = entry.first - 1 if entry.queued else entry.last
         if entry.last - base != entry.queued or (not entry.queued and entry.first):
             self._violate("I7", f"{entry} does not add up")
-        device = self.devices.setdefault(entry.device, Device(entry.user, index, base))
+        found = self.found.setdefault(entry.user, set())
+        fresh = Device(entry.user, index, base, found)
+        device = self.devices.setdefault(entry.device, fresh)
         if entry.turn == 1 and base and entry.device in self.starting:
             self._violate("I4", f"{entry} is new, and its seqs do not begin with 1")
         if entry.turn != device.turn + 1 or entry.user != device.user or device.ended:
@@ -281,7 +284,7 @@ class _Checker:
                     self._violate("I6", f"{name} got {number}, {fact}, and is not one of {users}")
                 elif own and set(own.devices) == {name} and number in device.numbers:
                     self._violate("I6", f"{name} got its own message {number}")
-                elif own and own.first > revoked:
+                elif own and own.first > revoked and number in device.numbers:
                     self._violate("I6", f"{name} got {number}, sent after it was signed out")
             elif device.user in users and number >= since and not device.ended:
                 mine = (own and name in own.devices) or self.past.recalls(name, fact)

@@ -12,14 +12,14 @@ END = 1 << 60  # behind all entries of a log, and all msgIds
 class Device:
     """One device."""
 
-    def __init__(self, user: str, since: int, base: int) -> None:
+    def __init__(self, user: str, since: int, base: int, found: set[int]) -> None:
         self.user = user
+        self.found = found  # msgIds in the history, shared with the user's other devices
         self.since = self.resumed = since  # the index of its first entry, and of its turn
         self.turn = 0
         self.seqs: dict[int, int] = {}  # seq -> msgId
         self.numbers: dict[int, int] = {}  # msgId -> seq
         self.gaps: dict[int, Delivered] = {}  # by seq
-        self.found: set[int] = set()  # msgIds in the history
         self.next = base + 1  # the seq that comes next in this turn
         self.acked = base  # acked in this turn
         self.durable = base  # the highest that is known to be committed

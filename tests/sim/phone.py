@@ -66,7 +66,6 @@ class Phone:
         self.pending: list[Pending] = []  # sent and not answered for good, in the order of sending
         self.confirmed: list[tuple[Pending, int]] = []  # with its msgId
         self.seen: list[tuple[str, int]] = []  # chats and msgIds of this turn, newest last
-        self.gaps: dict[str, int] = {}  # chats that gaps named, and behind which msgId
         self.last = self.acked = 0  # taken in, acked
         self.target = 0  # what waited when it was bound goes up to this
         self.eager = world.rng.random() < 0.7  # it acks each packet at once
@@ -169,7 +168,6 @@ class Phone:
     def _rename(self) -> None:
         """Be another device."""
         self.name, self.turn = self.world.name_phone(self.user), 0
-        self.gaps.clear()
 
     def die(self) -> None:
         """Note that the device is dead."""
@@ -280,7 +278,8 @@ class Phone:
             self.log.append(Delivered(self.name, self.turn, seq, *fields))
             if event is not None and event.name == "gap":
                 for chat, after in event.chats:
-                    self.gaps[chat] = min(self.gaps.get(chat, after), after)
+                    gaps = self.user.gaps
+                    gaps[chat] = min(gaps.get(chat, after), after)
             self.world.saw(self.user, fields)
             self.last = seq
             self._order.append(seq)
@@ -288,6 +287,9 @@ class Phone:
                 chat = fields[2] if fields[2] != self.user.name else fields[1]
                 self.seen.append((chat, fields[0]))
         self._packets.append(self.last)
+        window = self.world.config.limits.window_messages
+        if len(self._order) > window:
+            self.world.alarm(f"I7: {len(self._order)} in flight to {self.name}, not {window}")
         if self.eager:
             self.ack_packet()
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 USERS = (3, 8)
 PHONES = (1, 1, 2, 2, 3, 4)
-STEPS = (200, 1000)
+STEPS = (200, 200, 250, 300, 400, 600, 1000)
 # Messages of one list, and how often.
 LISTS = ((1, 70), (2, 15), (3, 8), (10, 5), (50, 0.7))
 SHIFT = 3 * 86_400.0  # seconds that the wall clock is off at most: clientIds are kept 7 days
@@ -69,7 +69,7 @@ async def live(world: "World") -> None:
     rng = world.rng
     most = {user.name: rng.choice(PHONES) for user in world.users.values()}
     pauses, weights = zip(*PAUSES, strict=True)
-    for _ in range(rng.randint(*STEPS)):
+    for _ in range(rng.choice(STEPS)):
         [pause] = rng.choices(pauses, weights)
         if pause:
             await world.pass_time(pause * rng.random())
@@ -356,7 +356,7 @@ def _look_up(world: "World", phone: Phone) -> None:
     """Read what gaps hide and what groups said, and count."""
     name = phone.user.name
     own = [key for key, (group, _) in world.groups.items() if name in group.roles]
-    for chat, after in (dict.fromkeys(own, 0) | phone.gaps).items():
+    for chat, after in (dict.fromkeys(own, 0) | phone.user.gaps).items():
         phone.look_up(chat, after)
     for key in own:
         counted = partial(_count, phone, "members", key)

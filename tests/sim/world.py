@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -135,6 +136,7 @@ class User:
     id: str = ""  # the server's
     phones: list[Phone] = field(default_factory=list)
     friends: set[str] = field(default_factory=set)
+    gaps: dict[str, int] = field(default_factory=dict)  # chats that gaps named, behind a msgId
 
 
 @dataclass
@@ -151,6 +153,7 @@ class Outcome:
     faults: Counter[str]
     states: set[int]  # hashes of queue shapes
     entries: list[Entry]
+    real: float  # seconds it took
 
     @property
     def violations(self) -> list[str]:
@@ -188,7 +191,7 @@ class World:
         self._task: asyncio.Task[int] | None = None
         self._up = False  # it takes connections
         self._over = False  # it is not started any more
-        self._config = self._settings()
+        self.config = self._settings()
 
     def _settings(self) -> Config:
         rng, on = self.rng, self.points.on
@@ -223,7 +226,7 @@ class World:
             return
         self._life = life = Life()
         self.disk.begin()
-        config = self._config
+        config = self.config
         settings = ServerSettings(data=str(self.disk.folder), stop_seconds=3.0)
         config = type(config)(
             server=settings,
@@ -396,7 +399,7 @@ class World:
         while not condition():
             if self.loop.time() > deadline:
                 return False
-            await self.pass_time(0.05)
+            await self.pass_time(0.2)
         return True
 
     async def pass_time(self, seconds: float) -> None:
@@ -475,6 +478,7 @@ def _root() -> str | None:
 def run(seed: int) -> Outcome:
     """Run one seed and judge it."""
     install()
+    begin = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pushd-sim-", dir=_root()))
     world = World(seed, folder)
     try:
@@ -487,7 +491,7 @@ def run(seed: int) -> Outcome:
                 _bury(world)
     finally:
         shutil.rmtree(folder)
-    return _outcome(seed, world)
+    return _outcome(seed, world, begin)
 
 
 def _bury(world: World) -> None:
@@ -503,7 +507,7 @@ def _bury(world: World) -> None:
     loop.close()
 
 
-def _outcome(seed: int, world: World) -> Outcome:
+def _outcome(seed: int, world: World, begin: float) -> Outcome:
     report = check(world.log)
     digest = hashlib.sha256()
     for entry in world.log:
@@ -519,4 +523,5 @@ def _outcome(seed: int, world: World) -> Outcome:
         world.faults + world.points.hits,
         world.states,
         world.log,
+        time.monotonic() - begin,
     )
