@@ -78,6 +78,7 @@ class _Checker:
         self.times: dict[int, int] = {}  # by msgId
         self.owners: dict[int, tuple[str, str]] = {}  # confirmed msgIds
         self.starting: dict[str, tuple[str, int]] = {}  # new devices: their user, and when
+        self.asking: dict[str, int] = {}  # when a device was asked for last
         self.ends: dict[str, int] = {}
         self.found: dict[str, set[int]] = {}  # msgIds that users saw in the history
         self.past = Past()
@@ -85,7 +86,8 @@ class _Checker:
     def take(self, index: int, entry: Entry) -> None:
         """Read one entry."""
         if isinstance(entry, Starting):
-            self.starting[entry.device] = (entry.user, index)
+            self.starting.setdefault(entry.device, (entry.user, index))
+            self.asking[entry.device] = index
             return
         if isinstance(entry, Resumed):
             self._resumed(index, entry)
@@ -144,7 +146,8 @@ class _Checker:
             self._violate("I4", f"{entry} forgets seqs up to {device.last}")
         self.report.lost_acks += max(0, device.acked - base)
         device.open.clear()
-        device.turn, device.closed, device.resumed = entry.turn, not entry.queued, index
+        device.turn, device.closed = entry.turn, not entry.queued
+        device.resumed = self.asking.get(entry.device, index)
         device.next, device.acked = base + 1, base
         device.last = max(device.last, entry.last)
 
@@ -328,10 +331,13 @@ class _Checker:
 
     def _in_the_order_of_sending(self) -> None:
         newest: dict[tuple[str, str], int] = {}
+        # Who never heard of it may have been refused too, where there are refusals.
+        doubt = any(message.refused for message in self.messages.values())
         for key, message in self.messages.items():
             # One that was refused at first has its place where it was accepted, and one that
             # several devices sent where the first of them came.
-            if not message.msg_id or message.refused or len(set(message.devices)) > 1:
+            late = message.refused or (doubt and message.unknown)
+            if not message.msg_id or late or len(set(message.devices)) > 1:
                 continue
             way = (message.devices[0], message.fact[1])
             if message.msg_id <= newest.get(way, 0):

@@ -23,7 +23,10 @@ class Event(NamedTuple):
 
 
 class Starting(NamedTuple):
-    """A user asks for a new device; it is unknown when no Resumed of it follows."""
+    """A device is asked for, a new one or one that is known; needed for new ones and recalls.
+
+    Whether there is a new one is unknown when no `Resumed` of it follows.
+    """
 
     device: str
     user: str

@@ -100,6 +100,8 @@ class Phone:
         self.link = self.world.connect(self)
         if self.link is None:
             return
+        if self.push_id:
+            self.log.append(Starting(self.name, self.user.name))
         if self.push_id and self.world.rng.random() < 0.8:
             self._ask("restart", {"status": 1, "pushId": self.push_id, "message": "restart"})
             return
