@@ -58,6 +58,7 @@ MEASURES = {
     "group_100_ms": Measure("ms to the confirmation, 100 members, p50", -1),
     "group_1000_ms": Measure("ms to the confirmation, 1,000 members, p50", -1),
     "group_5000_ms": Measure("ms to the confirmation, 5,000 members, p50", -1),
+    "upload_s": Measure("seconds of the upload", -1),
     "late_ms": Measure("ms the load itself was late, max", 0),
     "page_ms": Measure("ms a page of chats, mean", -1),
     "page_max_ms": Measure("ms a page of chats, max", -1),

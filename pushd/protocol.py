@@ -6,6 +6,7 @@ line that is no JSON object (4000) from one with a bad field (4003) and to name 
 here raises anything but Malformed, BadField and LineTooLong, whatever the bytes.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ T = TypeVar("T", bound=Struct)
 
 _decode_frame = msgspec.json.Decoder(Frame).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Splitter:
@@ -145,16 +147,28 @@ def field_of(error: str) -> str:
 
 def _decode_object(line: bytes) -> dict[str, Any]:
     try:
-        value = _decode_any(line)
-    except msgspec.ValidationError as error:
-        # Sound JSON that no Python value can hold, as 1e999.
-        raise BadField(field_of(str(error)) or "?", "a number is out of range") from None
+        try:
+            value = _decode_any(line)
+        except msgspec.ValidationError:
+            # A number that no Python value can hold, as 1e999; what follows it was not looked at.
+            value = _decode_singly(_decode_members(line))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise Malformed from None
     except RecursionError:
         raise Malformed("this line is nested too deeply") from None
     if not isinstance(value, dict):
         raise Malformed
+    return value
+
+
+def _decode_singly(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    """Decode the members of a sound object; one with a huge number becomes what no field takes."""
+    value: dict[str, Any] = {}
+    for name, member in members.items():
+        try:
+            value[name] = _decode_any(member)
+        except msgspec.ValidationError:
+            value[name] = math.inf
     return value
 
 

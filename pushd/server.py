@@ -16,6 +16,7 @@ import secrets
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -27,7 +28,7 @@ import structlog
 from . import __version__, handlers, systemd, tls, upkeep
 from .clock import Clock, Dates
 from .commands import Context
-from .config import Config, control_path
+from .config import Config, Tls, control_path
 from .control import ControlConnection, ControlSocket, Running
 from .dump import dump
 from .errors import ConfigError, PushdError, Refusal, StoreError, StoreFailed
@@ -57,6 +58,7 @@ BUDGETS = {
     "wrong_push_ids": MINUTE,
     "phone_searches": HOUR,
     "searches": HOUR,
+    "profiles": HOUR,
     "friend_requests": HOUR,
     "groups": HOUR,
     "files": HOUR,
@@ -172,7 +174,7 @@ class Server:
         if listeners is None or listeners.context is None or not settings.certificate:
             return lambda: None
         try:
-            context = tls.server_context(settings.certificate, settings.key)
+            context = _tls_context(settings)
         except tls.CertificateError as problem:
             raise ConfigError([f"tls.certificate: {problem}"]) from None
         return partial(setattr, listeners, "context", context)
@@ -303,7 +305,7 @@ class Server:
             penalties=Penalties(keys=keys),
             # How many of each is for `spread` to say.
             budgets={name: Budget(0, seconds, keys) for name, seconds in BUDGETS.items()},
-            token=lambda: secrets.token_urlsafe(18),
+            token=new_push_id,
             table=handlers.table(),
         )
 
@@ -312,7 +314,7 @@ class Server:
         settings = self.config.tls
         secure = self.inherited.pop("tls", [])
         if settings.certificate:
-            listeners.context = tls.server_context(settings.certificate, settings.key)
+            listeners.context = _tls_context(settings)
         elif secure:
             raise ListenError("a socket for TLS was passed, and tls.certificate is not set")
         passed = self.inherited.pop("tcp", [])
@@ -363,7 +365,7 @@ class Server:
         if not (address or passed):
             return None
         if missing():
-            raise ListenError(missing())
+            raise ListenError(f"metrics.listen: {missing()}")
         if any(sock.family == socket.AF_UNIX for sock in passed):
             raise ListenError("metrics: a socket was passed that is no TCP socket")
         try:
@@ -403,6 +405,20 @@ class Server:
             flush()
             os._exit(1)
         self.stop()
+
+
+def new_push_id() -> str:
+    """Make a pushId: 144 bits from the system, and nothing that could be guessed from another."""
+    return secrets.token_urlsafe(18)
+
+
+def _tls_context(settings: Tls) -> ssl.SSLContext:
+    """Read the certificate; raises CertificateError. A key that is no secret works, and is told."""
+    context = tls.server_context(settings.certificate, settings.key)
+    exposed = tls.exposed(settings.certificate, settings.key)
+    if exposed:
+        log.warning("the key is no secret", problem=exposed)
+    return context
 
 
 def _unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -459,10 +475,7 @@ def main(
         # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
         gc.set_threshold(50_000, 20, 20)
         if ports_file:
-            # Whoever waits for the file never sees half of it.
-            with open(f"{ports_file}.new", "w") as file:
-                file.write("".join(f"{address}\n" for address in addresses))
-            os.replace(f"{ports_file}.new", ports_file)
+            _write_whole(ports_file, "".join(f"{address}\n" for address in addresses))
 
     told = told or Told()
     try:
@@ -480,6 +493,16 @@ def main(
         # closed, and nobody waits for the rest.
         _leave(code)
     return code
+
+
+def _write_whole(path: str, text: str) -> None:
+    """Write a file that nobody sees half of, and follow no link that stands in its way."""
+    aside = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside)
+    with open(aside, "x") as file:
+        file.write(text)
+    os.replace(aside, path)
 
 
 def _first_line(config: Config) -> dict[str, object]:

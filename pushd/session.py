@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .errors import Refusal
+from .limits import network
 from .model import Actor, Bound
 from .outbox import Outbox
 from .status import Status
@@ -82,7 +83,7 @@ class Session:
         self, number: int, address: str, link: Link, heartbeat: int, *, operator: bool = False
     ) -> None:
         self.number = number  # names the connection in logs
-        self.address = address  # of the peer, for budgets
+        self.address = address  # of the peer
         self.link = link
         self.operator = operator  # it came by the control socket
         self.state = State.ANONYMOUS
@@ -100,6 +101,11 @@ class Session:
     def __repr__(self) -> str:
         who = self.actor.account if self.actor else "-"
         return f"<Session {self.number} {self.state.name} user={who}>"
+
+    @property
+    def network(self) -> str:
+        """What budgets count the peer's address as."""
+        return network(self.address)
 
     @property
     def account(self) -> int:

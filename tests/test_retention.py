@@ -184,6 +184,29 @@ async def test_a_clock_that_was_set_back_removes_nothing_early(bench: Bench) -> 
     assert ahead in messages(bench)
 
 
+async def test_a_clock_that_was_behind_ages_only_what_it_dated(bench: Bench) -> None:
+    """What waits in front of an old date, and is young, neither becomes a gap nor goes.
+
+    It does when its own time has come, and what is behind it with it.
+    """
+    one, other = await bench.friends()
+    path = await bench.save(one, PNG)
+    early = await bench.post(one, path, **to(other))
+    bench.clock.ms -= 40 * DAY
+    wrong = await bench.post(one, path, **to(other))
+    bench.clock.ms += 40 * DAY + 1
+    late = await bench.post(one, path, **to(other))
+    await forget(bench)
+    assert messages(bench) == {early, wrong, late}
+    assert bench.sql("SELECT * FROM gap") == []
+    bench.clock.ms += HISTORY * DAY + 1
+    await forget(bench)
+    assert messages(bench) == set()
+    await bench.close()
+    assert_whole(bench)
+    await bench.open()
+
+
 def test_history_is_not_shorter_than_repeats_are_known(tmp_path: Path) -> None:
     """A repeat is known by the message that it repeats, so such settings are refused."""
     environ = {"PUSHD_STORE_HISTORY_DAYS": "3"}

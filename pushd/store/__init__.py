@@ -24,13 +24,13 @@ from typing import Any
 from ..clock import Clock, Dates
 from ..config import Config
 from ..errors import StoreFailed, StoreRefused
+from ..folders import make_folder
 from ..model import Actor
 from .accounts import Accounts
 from .audit import Audit
 from .devices import Devices
 from .engine import (
     FILE,
-    LOG_LIMIT,
     RESTORING,
     Lock,
     Worker,
@@ -87,6 +87,7 @@ class Store:
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
+        self._log_bytes = 0  # set by `configure`, as all settings are
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
@@ -122,8 +123,14 @@ class Store:
         kind: type[Worker],
     ) -> "Store":
         settings = config.store
-        pages = settings.checkpoint_pages
-        workers.append(await open_writer(folder, checkpoint_pages=pages, kind=kind))
+        writing = await open_writer(
+            folder,
+            checkpoint_pages=settings.checkpoint_pages,
+            log_bytes=settings.log_bytes,
+            cache_bytes=settings.cache_bytes,
+            kind=kind,
+        )
+        workers.append(writing)
         for _ in range(settings.readers):
             workers.append(await open_reader(folder, {}, kind=kind))
         dates = Dates(config.server.zone)
@@ -176,6 +183,7 @@ class Store:
         journal.batch_rows = writer.lines.batch_rows = config.store.batch_rows
         writer.busy_seconds = config.store.busy_seconds
         writer.queue_limit = limits.commit_queue
+        self._log_bytes = config.store.log_bytes
         self.groups.most_members = limits.group_members
         self.lifecycle.most_reports = limits.reports
         self.messages.reply_limit = max(limits.reply - 65536, limits.reply // 2)
@@ -228,7 +236,7 @@ class Store:
 
     async def tend_log(self) -> int:
         """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
-        return await self._workers[0].run(tend_log, self.folder, LOG_LIMIT)
+        return await self._workers[0].run(tend_log, self.folder, self._log_bytes)
 
     async def size(self) -> int:
         """Give the bytes of the database, without its log."""
@@ -259,7 +267,7 @@ class Store:
 
 def _lock(folder: Path) -> Lock:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         return Lock(folder)
     except OSError as problem:
         raise StoreRefused(f"{folder}: cannot be used: {problem.strerror}") from None

@@ -28,8 +28,6 @@ LOCK = "pushd.lock"
 RESTORING = "restoring"
 # How long one attempt waits for another program that holds the database.
 BUSY_MS = 1000
-# The size that the write-ahead log is brought back to, in bytes.
-LOG_LIMIT = 64 << 20
 
 # aiosqlite logs statements with their parameters at DEBUG: contents and hashes.
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
@@ -80,7 +78,12 @@ class Lock:
 
 
 async def open_writer(
-    folder: Path, *, checkpoint_pages: int, kind: type[Worker] = Worker
+    folder: Path,
+    *,
+    checkpoint_pages: int,
+    log_bytes: int = 64 << 20,
+    cache_bytes: int = 64 << 20,
+    kind: type[Worker] = Worker,
 ) -> Worker:
     """Open and migrate the database; raises StoreRefused in one line."""
 
@@ -96,8 +99,8 @@ async def open_writer(
             db.execute("PRAGMA foreign_keys=ON")
             db.execute("PRAGMA cell_size_check=ON")
             db.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
-            db.execute(f"PRAGMA journal_size_limit={LOG_LIMIT}")
-            db.execute("PRAGMA cache_size=-65536")
+            db.execute(f"PRAGMA journal_size_limit={log_bytes}")
+            db.execute(f"PRAGMA cache_size=-{cache_bytes >> 10}")
             db.execute("PRAGMA temp_store=MEMORY")
             migrate(db)
         except BaseException:

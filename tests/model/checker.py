@@ -5,7 +5,7 @@ A log is a list of entries in the order in which clients saw or did things (test
 are what makes every slip of the server visible:
 
 - a turn begins with `Resumed`, and the last entry of a device is one that found nothing waiting,
-  or `Ended`; what its client does afterwards stands in no log;
+  or `Left`: a user's next device inherits its queue if it was the last one;
 - each `Sent` gets one `Answered` in its turn, in the order of sending, and each `Asked` a `Told`;
 - what is unknown is sent again, unchanged and in order, before anything new;
 - `Acked` stands once for each message, and once for a gap;
@@ -22,9 +22,8 @@ The invariants, by which the violations are numbered:
     I7  queues, friends, members and read marks are as many and as far as they are said to be
 """
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 
 from tests.model.entries import (
     RECALLED,
@@ -33,45 +32,31 @@ from tests.model.entries import (
     Asked,
     Counted,
     Delivered,
-    Ended,
     Entry,
-    Fenced,
     Found,
+    Left,
     Resumed,
     Sent,
     Starting,
     Told,
 )
-from tests.model.memory import END, Device, Fact, Message, chat_of, first_seq
+from tests.model.memory import END, NO_GROUPS, Device, Fact, Message, Report, first_seq
+from tests.model.orders import falling, made_up, out_of_order
 from tests.model.rights import Groups, Heard, Past, audiences, forbidden, place
 
 
-@dataclass
-class Report:
-    """What was found."""
-
-    violations: list[str] = field(default_factory=list)  # none is what one wants to see
-    sent: int = 0  # attempts
-    confirmed: int = 0  # messages
-    delivered: int = 0  # for the first time
-    redelivered: int = 0
-    lost_acks: int = 0  # acks whose effect a crash took
-    gaps: int = 0
-    lowest: int = 0  # msgId seen
-    highest: int = 0
-
-
-def check(log: Iterable[Entry]) -> Report:
-    """Hold a whole log against the invariants."""
-    checker = _Checker()
+def check(log: Iterable[Entry], groups: Mapping[str, Collection[str]] = NO_GROUPS) -> Report:
+    """Hold a whole log against the invariants; `groups` are those whose members never change."""
+    checker = _Checker(groups)
     for index, entry in enumerate(log):
         checker.take(index, entry)
     return checker.conclude()
 
 
 class _Checker:
-    def __init__(self) -> None:
+    def __init__(self, groups: Mapping[str, Collection[str]]) -> None:
         self.report = Report()
+        self.fixed = groups
         self.devices: dict[str, Device] = {}
         self.messages: dict[tuple[str, str], Message] = {}  # by user and clientId, as first sent
         self.facts: dict[int, Fact] = {}  # by msgId
@@ -93,7 +78,7 @@ class _Checker:
             self._resumed(index, entry)
             return
         device = self.devices.get(entry.device)
-        if isinstance(entry, Ended):
+        if isinstance(entry, Left):
             self.ends[entry.device] = index
             if device is not None:
                 device.ended = True
@@ -243,16 +228,19 @@ class _Checker:
 
     def conclude(self) -> Report:
         """Judge the whole."""
-        heard, groups, wrong = audiences(self.facts, self.times)
+        heard, groups, wrong = audiences(self.facts, self.times, self.fixed)
         for name, device in self.devices.items():
             if not device.ended and (not device.closed or device.open or device.asked):
                 self._violate("log", f"{name} does not end with an empty queue")
-            self._rising_in_chats(name, device)
+            for text in falling(self.facts, device):
+                self._violate("I4", f"{name} got {text}")
             self._reached(name, device, heard, groups)
         for user in {device.user for device in self.devices.values()}:
             self._handed_on(user, heard, groups)
-        self._only_what_was_sent()
-        self._in_the_order_of_sending()
+        for text in made_up(self.facts, self.owners, self.messages.values()):
+            self._violate("I2", text)
+        for text in out_of_order(self.messages.items()):
+            self._violate("I4", text)
         for text in (*wrong, *forbidden(self.past, self.messages.values())):
             self._violate("I6", text)
         for text in self.past.miscounted(groups):
@@ -261,15 +249,6 @@ class _Checker:
         report.confirmed = sum(message.msg_id > 0 for message in self.messages.values())
         report.lowest, report.highest = min(self.facts or [0]), max(self.facts or [0])
         return report
-
-    def _rising_in_chats(self, name: str, device: Device) -> None:
-        newest: dict[str, int] = {}
-        for seq in sorted(device.seqs.keys() - device.gaps.keys()):
-            number = device.seqs[seq]
-            chat = chat_of(self.facts[number], device.user)
-            if newest.get(chat, 0) >= number:
-                self._violate("I4", f"{name} got {number} behind {newest[chat]}")
-            newest[chat] = number
 
     def _reached(self, name: str, device: Device, heard: Heard, groups: Groups) -> None:
         """Judge what a device got, and what it did not get though it was there."""
@@ -298,17 +277,17 @@ class _Checker:
         """Judge what waited while a user had no device, or one after the other."""
         own = {name: each for name, each in self.devices.items() if each.user == user}
         names = sorted(own, key=lambda name: own[name].since)
-        made = [
-            at
-            for name, (whose, at) in self.starting.items()
-            if whose == user and (name in own or at > own[names[0]].since)
+        begin = {name: self.starting.get(name, (user, own[name].since))[1] for name in names}
+        ghosts = [name for name, (whose, at) in self.starting.items() if whose == user]
+        ghosts = [
+            name
+            for name in ghosts
+            if name not in own and self.starting[name][1] > own[names[0]].since
         ]
-        last = own[names[-1]]
-        if len(made) != len(names) or last.ended:
+        follow = pairwise(names)
+        if ghosts or own[names[-1]].ended or (len(own) == 1 and names[0] not in self.starting):
             return
-        if any(
-            self.ends.get(old, END) > at for old, at in zip(names, sorted(made)[1:], strict=False)
-        ):
+        if any(self.ends.get(old, END) > begin[new] for old, new in follow):
             return
         for number, users in heard.items():
             fact = self.facts[number]
@@ -316,43 +295,3 @@ class _Checker:
                 continue
             if not any(one.has(number, *place(fact, user, groups)) for one in own.values()):
                 self._violate("I1", f"{user} never got {number}: {fact}")
-
-    def _only_what_was_sent(self) -> None:
-        """Match what arrived unconfirmed with what was sent and never answered."""
-        lost = [one for one in self.messages.values() if one.unknown and not one.msg_id]
-        unanswered = Counter(message.fact for message in lost)
-        for number in self.facts.keys() - self.owners.keys():
-            fact = self.facts[number]
-            if fact[3] is not None or fact[2] == RECALLED:
-                continue
-            if not unanswered[fact]:
-                self._violate("I2", f"{number} arrived, but nobody sent {fact} or it was refused")
-            unanswered[fact] -= 1
-
-    def _in_the_order_of_sending(self) -> None:
-        newest: dict[tuple[str, str], int] = {}
-        # Who never heard of it may have been refused too, where there are refusals.
-        doubt = any(message.refused for message in self.messages.values())
-        for key, message in self.messages.items():
-            # One that was refused at first has its place where it was accepted, and one that
-            # several devices sent where the first of them came.
-            late = message.refused or (doubt and message.unknown)
-            if not message.msg_id or late or len(set(message.devices)) > 1:
-                continue
-            way = (message.devices[0], message.fact[1])
-            if message.msg_id <= newest.get(way, 0):
-                self._violate("I4", f"{key} is {message.msg_id}, behind {newest[way]}")
-            newest[way] = message.msg_id
-
-
-__all__ = [
-    "Acked",
-    "Answered",
-    "Delivered",
-    "Entry",
-    "Fenced",
-    "Report",
-    "Resumed",
-    "Sent",
-    "check",
-]

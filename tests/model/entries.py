@@ -43,10 +43,11 @@ class Resumed(NamedTuple):
     queued: int
 
 
-class Ended(NamedTuple):
-    """The device is known to be dead."""
+class Left(NamedTuple):
+    """The device was signed out and exists no more."""
 
     device: str
+    turn: int
 
 
 class Sent(NamedTuple):
@@ -148,7 +149,7 @@ class Counted(NamedTuple):
 Entry = (
     Starting
     | Resumed
-    | Ended
+    | Left
     | Sent
     | Answered
     | Delivered

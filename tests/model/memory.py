@@ -1,12 +1,31 @@
-"""What is known of devices and messages while a log is read."""
+"""What is known of devices and messages while a log is read, and what was found."""
 
 from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tests.model.entries import Asked, Delivered, Event, Sent
 
 # Sender, recipient, content and event: what a msgId stands for.
 Fact = tuple[str, str, str, Event | None]
 END = 1 << 60  # behind all entries of a log, and all msgIds
+NO_GROUPS: Mapping[str, Collection[str]] = MappingProxyType({})
+
+
+@dataclass
+class Report:
+    """What was found."""
+
+    violations: list[str] = field(default_factory=list)  # none is what one wants to see
+    sent: int = 0  # attempts
+    confirmed: int = 0  # messages
+    delivered: int = 0  # for the first time
+    redelivered: int = 0
+    lost_acks: int = 0  # acks whose effect a crash took
+    gaps: int = 0
+    lowest: int = 0  # msgId seen
+    highest: int = 0
 
 
 class Device:

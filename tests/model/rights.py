@@ -7,7 +7,7 @@ and being answered: what lies within that time is not judged.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tests.model.entries import Asked, Counted, Event, Told
 from tests.model.memory import END, Fact, Message, chat_of
@@ -71,7 +71,7 @@ def place(fact: Fact, user: str, groups: Groups) -> tuple[str, int]:
 
 
 def audiences(
-    facts: Mapping[int, Fact], times: Mapping[int, int]
+    facts: Mapping[int, Fact], times: Mapping[int, int], fixed: Mapping[str, Collection[str]]
 ) -> tuple[Heard, Groups, list[str]]:
     """Tell for whom each message is, who is in each group at last, and what nobody might send."""
     heard: Heard = {}
@@ -79,8 +79,8 @@ def audiences(
     wrong: list[str] = []
     for number in sorted(facts):
         sender, to, _, event = facts[number]
-        if not to.startswith("g"):
-            heard[number] = {sender, to} - {""}
+        if not to.startswith("g") or to in fixed:
+            heard[number] = set(fixed.get(to, (sender, to))) - {""}
             continue
         group, time = groups[to], times.get(number, 0)
         before = set(group.roles)

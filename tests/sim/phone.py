@@ -17,8 +17,8 @@ from tests.model.entries import (
     Asked,
     Counted,
     Delivered,
-    Ended,
     Found,
+    Left,
     Resumed,
     Sent,
     Starting,
@@ -140,7 +140,7 @@ class Phone:
         elif reply["pushId"] != self.push_id:
             # The device was dead, and this is another one.
             self.world.check_dead(self, reply)
-            self.log.append(Ended(self.name))
+            self.log.append(Left(self.name, self.turn))
             self._rename()
             self.log.append(Starting(self.name, self.user.name))
         self.push_id = reply["pushId"]
@@ -176,7 +176,7 @@ class Phone:
         self.drop("close")
         if not self.gone:
             self.gone = True
-            self.log.append(Ended(self.name))
+            self.log.append(Left(self.name, self.turn))
             self.user.phones.remove(self)
 
     def drop(self, way: str) -> None:

@@ -1,4 +1,4 @@
-"""The simulation in short: some seeds find nothing, each goes the same way twice, bugs are found."""
+"""The simulation in short: seeds find nothing, go the same way twice, and find bugs."""
 
 import pytest
 
