@@ -33,6 +33,7 @@ from tests.model.entries import (
     Counted,
     Delivered,
     Entry,
+    Fenced,
     Found,
     Left,
     Resumed,
@@ -104,7 +105,7 @@ class _Checker:
             self._told(index, device, entry)
         elif isinstance(entry, Counted):
             self.past.counted(device.user, entry)
-        else:
+        elif isinstance(entry, Fenced):
             device.durable = max(device.durable, device.acked)
 
     def _violate(self, rule: str, text: str) -> None:
