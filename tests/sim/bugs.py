@@ -246,8 +246,10 @@ def find(bug: Bug, seeds: range) -> tuple[int, str]:
         )
     if not done.returncode:
         return 0, ""
-    line = done.stdout.strip().splitlines()[-1:] or [f"seed {seeds.start}: {done.stderr[-300:]}"]
-    seed, _, violation = line[0].removeprefix("seed ").partition(": ")
+    lines = done.stdout.strip().splitlines()
+    if not lines or not lines[-1].startswith("seed "):
+        raise RuntimeError(f"{bug.name} is no program: {done.stderr[-500:]}")
+    seed, _, violation = lines[-1].removeprefix("seed ").partition(": ")
     return int(seed), violation
 
 
