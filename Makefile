@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
+SEEDS ?= 500
 # Tests wait for servers and disks half of their time: one worker more than there are cores. A
 # worker begins with tests that stand together, for they share servers, and takes over others' last.
 TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
@@ -68,6 +69,12 @@ time: $(VENV)/.dev  ## Turn the clock under a running server (libfaketime)
 
 stops: $(VENV)/.dev  ## Stop the server STOPS times under load, upgrade it, freeze it
 	$(BIN)/python -m tests.soak.stops --stops $(STOPS)
+
+sim: $(VENV)/.dev  ## Simulate the core under SEEDS seeds
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+sim-bugs: $(VENV)/.dev  ## Put bugs into a copy of the code, and see that the simulation finds them
+	$(BIN)/python -m tests.sim --bugs --seeds 1000
 
 report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
 	$(BIN)/python -m tests.report

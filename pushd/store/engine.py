@@ -85,6 +85,7 @@ async def open_writer(
     checkpoint_pages: int,
     log_bytes: int = 64 << 20,
     cache_bytes: int = 64 << 20,
+    kind: type[Worker] = Worker,
 ) -> Worker:
     """Open and migrate the database; raises StoreRefused in one line."""
 
@@ -109,7 +110,7 @@ async def open_writer(
             raise
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
 def _check_log(folder: Path) -> None:
@@ -141,7 +142,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) -> Worker:
+async def open_reader(
+    folder: Path, functions: dict[str, Callable[..., Any]], *, kind: type[Worker] = Worker
+) -> Worker:
     """Open a read-only connection beside the writer."""
 
     def connector() -> sqlite3.Connection:
@@ -153,11 +156,13 @@ async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) ->
             db.create_function(name, 1, function, deterministic=True)
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
-async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Worker:
-    worker = Worker(connector, iter_chunk_size=64)
+async def _open(
+    kind: type[Worker], connector: Callable[[], sqlite3.Connection], path: Path
+) -> Worker:
+    worker = kind(connector, iter_chunk_size=64)
     try:
         await worker
     except BaseException as problem:
