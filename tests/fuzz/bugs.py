@@ -95,13 +95,6 @@ BUGS = (
         REQUESTS,
     ),
     Bug(
-        "texts are taken for numbers",
-        "protocol.py",
-        "msgspec.json.decode(line, type=request)",
-        "msgspec.json.decode(line, type=request, strict=False)",
-        REQUESTS,
-    ),
-    Bug(
         "U+0000 is stored",
         "protocol.py",
         '    if isinstance(value, str) and "\\0" in value:',
