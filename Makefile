@@ -8,7 +8,7 @@ ROUNDS ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash powercut killpoints faults bench settings deb lock clean
+.PHONY: help run test style types check crash powercut killpoints faults fulldisk damage drill migrations bench settings deb lock clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -49,8 +49,20 @@ powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs str
 killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script, needs strace
 	$(BIN)/python -m tests.disk.killpoints
 
-faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
+faults: $(VENV)/.dev  ## Let each write, sync and opening of a file fail; needs strace
 	$(BIN)/python -m tests.disk.errors
+
+fulldisk: $(VENV)/.dev  ## Fill a disk 20 times, needs the right to mount
+	$(BIN)/python -m tests.disk.fulldisk
+
+damage: $(VENV)/.dev  ## Damage a stopped store in 200 ways and count what is told
+	$(BIN)/python -m tests.disk.damage
+
+drill: $(VENV)/.dev  ## Back up a server at work and restore it, 50 times
+	$(BIN)/python -m tests.disk.drill
+
+migrations: $(VENV)/.dev  ## Break off each migration at each of its writes; needs strace
+	$(BIN)/python -m tests.disk.migrations
 
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3

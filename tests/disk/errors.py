@@ -13,8 +13,8 @@ of these:
 
 No cause gives more than one line of the log. Exit code 1 if any of this does not hold.
 
-The control counts a sync that fails as done: `synchronous=OFF` makes the server deaf to it, and
-then the rule that a failed sync ends the server must be found broken.
+The control is a server that simply tries again what failed, and so trusts a second sync that says
+nothing of the first; it must be found to go on.
 """
 
 import argparse
