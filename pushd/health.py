@@ -72,6 +72,7 @@ class Health:
         self._hub: Hub = service.ctx.hub
         self._due = 0.0  # when the loop should look next
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that is watched
         self._worst = [0.0, 0.0]  # the greatest lag of this period and of the one before
         self._worst_since = self.turned
         self._counted = Shared(self._count, refresh)
@@ -81,6 +82,7 @@ class Health:
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Measure how late the loop is from now on, until `close`."""
+        self._loop = loop
         self._due = time.monotonic() + PERIOD
         self._timer = loop.call_later(PERIOD, self._look, loop)
 
@@ -101,6 +103,11 @@ class Health:
             self._worst = [0.0, self._worst[0]]
             self._worst_since = now
         self._worst[0] = max(self._worst[0], lag)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the loop has; any thread may ask."""
+        return len(asyncio.all_tasks(self._loop)) if self._loop is not None else 0
 
     @property
     def stuck(self) -> float:

@@ -11,6 +11,7 @@ thing here that needs the extra `metrics`.
 import os
 import resource
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -156,6 +157,12 @@ METRICS = (
         "Connections that were accepted, by the kind of the listener",
         _accepted,
         "listener",
+    ),
+    Metric(
+        "pushd_tls_handshakes_failed_total",
+        COUNTER,
+        "TLS handshakes that failed or took too long",
+        lambda of: of.service.stats.failed_handshakes,
     ),
     Metric(
         "pushd_sessions",
@@ -330,6 +337,13 @@ METRICS = (
         "1 while the server is ready for clients, as /readyz has it",
         lambda of: int(not of.health.problem),
     ),
+    Metric(
+        "pushd_tasks",
+        GAUGE,
+        "Tasks of the event loop; a connection that waits has none",
+        lambda of: of.health.tasks,
+    ),
+    Metric("pushd_threads", GAUGE, "Threads of Python", lambda of: threading.active_count()),
     Metric("pushd_memory_bytes", GAUGE, "Resident memory", _memory),
     Metric("pushd_open_files", GAUGE, "Open file descriptors", _open_files),
     Metric(

@@ -1,17 +1,18 @@
 """What is removed when: a clock that a test moves, and steps that delay nobody.
 
-`Server._forget` is what a running server does once an hour; the tests call the same.
+`upkeep.forget` is what a running server does once an hour; the tests call the same.
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pushd import upkeep
 from pushd.config import Config, Limits, Queue, Server, load
 from pushd.config import Store as StoreConfig
 from pushd.errors import ConfigError, StoreRefused
-from pushd.server import Server as Process
 from pushd.store import FILE, retention
 from pushd.store.check import open_stopped
 from pushd.store.copy import compact
@@ -36,7 +37,7 @@ async def forget(bench: Bench, days: int = HISTORY, queue: int = 30, client_ids:
         store=StoreConfig(history_days=days),
         limits=Limits(client_id_days=client_ids),
     )
-    await Process(config, bench.clock)._forget(bench.store)
+    await upkeep.forget(replace(bench.ctx, config=config, store=bench.store))
 
 
 def messages(bench: Bench) -> set[int]:
@@ -181,6 +182,29 @@ async def test_a_clock_that_was_set_back_removes_nothing_early(bench: Bench) -> 
     bench.clock.ms += (HISTORY + 1) * DAY
     await forget(bench)
     assert ahead in messages(bench)
+
+
+async def test_a_clock_that_was_behind_ages_only_what_it_dated(bench: Bench) -> None:
+    """What waits in front of an old date, and is young, neither becomes a gap nor goes.
+
+    It does when its own time has come, and what is behind it with it.
+    """
+    one, other = await bench.friends()
+    path = await bench.save(one, PNG)
+    early = await bench.post(one, path, **to(other))
+    bench.clock.ms -= 40 * DAY
+    wrong = await bench.post(one, path, **to(other))
+    bench.clock.ms += 40 * DAY + 1
+    late = await bench.post(one, path, **to(other))
+    await forget(bench)
+    assert messages(bench) == {early, wrong, late}
+    assert bench.sql("SELECT * FROM gap") == []
+    bench.clock.ms += HISTORY * DAY + 1
+    await forget(bench)
+    assert messages(bench) == set()
+    await bench.close()
+    assert_whole(bench)
+    await bench.open()
 
 
 def test_history_is_not_shorter_than_repeats_are_known(tmp_path: Path) -> None:

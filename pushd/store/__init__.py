@@ -32,7 +32,6 @@ from .audit import Audit
 from .devices import Devices
 from .engine import (
     FILE,
-    LOG_LIMIT,
     RESTORING,
     Lock,
     Worker,
@@ -90,12 +89,14 @@ class Store:
         self.writer = writer
         self._lock = lock
         self._workers = workers  # the writer's connection first
+        self._log_bytes = 0  # set by `configure`, as all settings are
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, config: Config, clock: Clock) -> "Store":
+    async def open(cls, config: Config, clock: Clock, kind: type[Worker] = Worker) -> "Store":
         """Open the store of a data folder, made if there is none.
 
+        A simulation hands in a `kind` of workers that have no threads.
         Raises StoreRefused in one line: locked by another server, newer, or not a store.
         """
         folder = Path(config.server.data)
@@ -106,7 +107,7 @@ class Store:
                 raise StoreRefused(
                     f"{folder}: a restore did not end here: remove this folder, then restore again"
                 )
-            return await cls._open(folder, lock, workers, config, clock)
+            return await cls._open(folder, lock, workers, config, clock, kind)
         except BaseException as problem:
             for worker in workers:
                 await worker.close()
@@ -118,14 +119,27 @@ class Store:
 
     @classmethod
     async def _open(
-        cls, folder: Path, lock: Lock, workers: list[Worker], config: Config, clock: Clock
+        cls,
+        folder: Path,
+        lock: Lock,
+        workers: list[Worker],
+        config: Config,
+        clock: Clock,
+        kind: type[Worker],
     ) -> "Store":
         settings = config.store
-        workers.append(await open_writer(folder, checkpoint_pages=settings.checkpoint_pages))
+        writing = await open_writer(
+            folder,
+            checkpoint_pages=settings.checkpoint_pages,
+            log_bytes=settings.log_bytes,
+            cache_bytes=settings.cache_bytes,
+            kind=kind,
+        )
+        workers.append(writing)
         for _ in range(settings.readers):
-            workers.append(await open_reader(folder, {}))
+            workers.append(await open_reader(folder, {}, kind=kind))
         dates = Dates(config.server.zone)
-        reserve = Reserve(folder / "reserve", settings.reserve)
+        reserve = Reserve(folder / "reserve", settings.reserve, clock.now)
         reserve.refill()
         journal = Journal(
             clock,
@@ -174,6 +188,7 @@ class Store:
         journal.batch_rows = writer.lines.batch_rows = config.store.batch_rows
         writer.busy_seconds = config.store.busy_seconds
         writer.queue_limit = limits.commit_queue
+        self._log_bytes = config.store.log_bytes
         self.groups.most_members = limits.group_members
         self.lifecycle.most_reports = limits.reports
         self.messages.reply_limit = max(limits.reply - 65536, limits.reply // 2)
@@ -226,7 +241,7 @@ class Store:
 
     async def tend_log(self) -> int:
         """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
-        return await self._workers[0].run(tend_log, self.folder, LOG_LIMIT)
+        return await self._workers[0].run(tend_log, self.folder, self._log_bytes)
 
     async def size(self) -> int:
         """Give the bytes of the database, without its log."""

@@ -30,8 +30,6 @@ LOCK = "pushd.lock"
 RESTORING = "restoring"
 # How long one attempt waits for another program that holds the database.
 BUSY_MS = 1000
-# The size that the write-ahead log is brought back to, in bytes.
-LOG_LIMIT = 64 << 20
 
 # aiosqlite logs statements with their parameters at DEBUG: contents and hashes.
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
@@ -81,7 +79,14 @@ class Lock:
         os.close(self._file)
 
 
-async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
+async def open_writer(
+    folder: Path,
+    *,
+    checkpoint_pages: int,
+    log_bytes: int = 64 << 20,
+    cache_bytes: int = 64 << 20,
+    kind: type[Worker] = Worker,
+) -> Worker:
     """Open and migrate the database; raises StoreRefused in one line."""
 
     def connector() -> sqlite3.Connection:
@@ -96,8 +101,8 @@ async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
             db.execute("PRAGMA foreign_keys=ON")
             db.execute("PRAGMA cell_size_check=ON")
             db.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}")
-            db.execute(f"PRAGMA journal_size_limit={LOG_LIMIT}")
-            db.execute("PRAGMA cache_size=-65536")
+            db.execute(f"PRAGMA journal_size_limit={log_bytes}")
+            db.execute(f"PRAGMA cache_size=-{cache_bytes >> 10}")
             db.execute("PRAGMA temp_store=MEMORY")
             migrate(db)
         except BaseException:
@@ -105,7 +110,7 @@ async def open_writer(folder: Path, *, checkpoint_pages: int) -> Worker:
             raise
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
 def _check_log(folder: Path) -> None:
@@ -137,7 +142,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) -> Worker:
+async def open_reader(
+    folder: Path, functions: dict[str, Callable[..., Any]], *, kind: type[Worker] = Worker
+) -> Worker:
     """Open a read-only connection beside the writer."""
 
     def connector() -> sqlite3.Connection:
@@ -149,11 +156,13 @@ async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) ->
             db.create_function(name, 1, function, deterministic=True)
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
-async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Worker:
-    worker = Worker(connector, iter_chunk_size=64)
+async def _open(
+    kind: type[Worker], connector: Callable[[], sqlite3.Connection], path: Path
+) -> Worker:
+    worker = kind(connector, iter_chunk_size=64)
     try:
         await worker
     except BaseException as problem:

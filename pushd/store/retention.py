@@ -5,15 +5,15 @@ that only reads, so that a commit waits for one step at most. Rows of queues go 
 gaps, messages after them: a queue never names a message that is gone. A file loses the reference
 of a message with the message, and the sweep of files removes it when nothing else refers to it.
 
-Ids rise with time, so the newest message of a day is found by halving. Where the clock was set
-back, a message goes later than it could, and never earlier.
+Ids rise with time, so the newest message of a day is found by halving. Where the clock was wrong
+for a while, a message goes later than it could, and never earlier than its own date says.
 """
 
 import sqlite3
 from collections.abc import Sequence
 
 from .indexes import QUEUE_TABLES, unlist
-from .journal import Journal
+from .journal import GAP_CHATS, Journal
 from .noun import Noun, reads, writes
 
 # Devices, messages, rows and references that one step looks at.
@@ -23,8 +23,6 @@ ROWS = 2000  # of a queue
 REFERENCES = 5000
 # The rest after a step, in seconds.
 REST = 0.01
-# Chats that a gap holds: one more than it names.
-GAP_CHATS = 101
 
 Reference = tuple[int, int, int]  # file, chat, message
 
@@ -51,10 +49,11 @@ class Retention(Noun):
         newest = await self._newest(before)
         done, after = 0, -1
         while newest and after and done < most:
-            devices, after = await self._old_fronts(newest, max(after, 0))
+            fronts, after = await self._fronts(max(after, 0))
+            devices = [device for device, front in fronts if front <= newest]
             for device in devices[: most - done]:
                 begun = False
-                while await self._expire(device, newest):
+                while await self._expire(device, newest, before):
                     begun = True
                     await self.clock.sleep(REST)
                 done += begun
@@ -62,7 +61,7 @@ class Retention(Noun):
 
     async def forget(self, before: int) -> int:
         """Remove all messages from before then (ms); gives how many. Expire the queues first."""
-        newest = await self._newest(before)
+        newest = await self._not_waiting(await self._newest(before))
         total = 0
         while newest and (count := await self._forget(newest, before)):
             total += count
@@ -100,31 +99,50 @@ class Retention(Noun):
         return low if db.execute(query, (low,)).fetchone() else 0
 
     @reads(long=True)
-    def _old_fronts(self, db: sqlite3.Connection, newest: int, after: int) -> tuple[list[int], int]:
-        """List devices behind one whose queue begins with a message up to `newest`.
+    def _fronts(self, db: sqlite3.Connection, after: int) -> tuple[list[tuple[int, int]], int]:
+        """List devices behind one with the message that waits first.
 
         Gives the device to go on with too, 0 at the end.
         """
         rows = db.execute(FRONTS, (after, DEVICES)).fetchall()
-        old = [device for device, front in rows if front is not None and front <= newest]
-        return old, rows[-1][0] if len(rows) == DEVICES else 0
+        found = [(device, front) for device, front in rows if front is not None]
+        return found, rows[-1][0] if len(rows) == DEVICES else 0
+
+    async def _not_waiting(self, newest: int) -> int:
+        """Give the newest message up to one that no queue holds, nor any before it.
+
+        Once queues have expired, what is left in front has a younger date than its id tells.
+        """
+        after = 0
+        while newest:
+            fronts, after = await self._fronts(after)
+            newest = min([newest, *(front - 1 for _, front in fronts)])
+            if not after:
+                break
+        return newest
 
     @writes()
-    def _expire(self, journal: Journal, device: int, newest: int) -> bool:
-        """Replace some of the front of a queue, up to a message, by a gap; False when none is old.
+    def _expire(self, journal: Journal, device: int, newest: int, before: int) -> bool:
+        """Replace some of the front of a queue by a gap: what is old by id and date.
 
-        The next step takes that gap into its own.
+        Gives False when none is. The next step takes that gap into its own.
         """
         queue = journal.queue(device)
         if queue is None:
             return False
-        seq = journal.db.execute(
-            "SELECT max(seq) FROM (SELECT q.seq FROM queue q WHERE q.device = ? AND q.seq > ?"
-            " AND q.message <= ? AND NOT EXISTS (SELECT 1 FROM gap g WHERE g.device = q.device"
-            " AND g.seq = q.seq) ORDER BY q.seq LIMIT ?)",
+        rows = journal.db.execute(
+            "SELECT q.seq, m.created FROM queue q LEFT JOIN message m ON m.id = q.message"
+            " WHERE q.device = ? AND q.seq > ? AND q.message <= ? AND NOT EXISTS"
+            " (SELECT 1 FROM gap g WHERE g.device = q.device AND g.seq = q.seq)"
+            " ORDER BY q.seq LIMIT ?",
             (device, queue.acked, newest, ROWS),
-        ).fetchone()[0]
-        if seq is None:
+        ).fetchall()
+        seq = 0
+        for seq_here, created in rows:
+            if created is not None and created >= before:
+                break
+            seq = seq_here
+        if not seq:
             return False
         _fold_front(journal, device, seq)
         return True

@@ -326,6 +326,11 @@ def resident(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def threads(process: int) -> int:
+    """How many threads a process has, as the system knows it."""
+    return len(os.listdir(f"/proc/{process}/task"))
+
+
 async def test_the_process(server: StartServer) -> None:
     """Memory, time and versions are those of the process."""
     own = server("asyncio", **METRICS)
@@ -339,10 +344,25 @@ async def test_the_process(server: StartServer) -> None:
     assert 0 < moved(before, after, "pushd_cpu_seconds_total")[""] < 10
     files = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE)[0]
     assert after["pushd_open_files_max"] == files > after["pushd_open_files"] > 10
+    # The thread that answered the request has ended since.
+    assert 5 < after["pushd_threads"] <= threads(own.process.pid) + 1
     [info] = [name for name in after if name.startswith("pushd_build_info")]
     assert after[info] == 1
     assert f"sqlite={sqlite3.sqlite_version}" in info
     assert "loop=asyncio" in info
+
+
+async def test_tasks(server: StartServer) -> None:
+    """A connection that waits has no task."""
+    own = server(**METRICS)
+    before = (await series(own))["pushd_tasks"]
+    assert before > 5
+    a, b = await own.dial.pair()
+    await a.say(b.user_id, "hi")
+    await b.expect_delivery(ack=True)
+    await b.fence()
+    after = await until(own, lambda now: now["pushd_tasks"] <= before)
+    assert after["pushd_sessions"] == 2
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

@@ -156,7 +156,7 @@ class TestPasswords:
     @pytest.mark.parametrize(
         "password",
         [
-            "a" * 6,
+            "a" * 5 + "b",
             "a" * 64,
             "密" * 6,
             "密" * 24,
@@ -216,11 +216,11 @@ class TestPasswords:
             ("密" * 23 + "码", "密" * 23 + "室"),
             ("a" * 63 + "b", "a" * 63 + "c"),
             ("😀" * 17 + "😁", "😀" * 17 + "😂"),
-            (" secret", "secret"),
-            ("secret", "secret "),
-            ("Secret", "secret"),
+            (" lkkzbl", "lkkzbl"),
+            ("lkkzbl", "lkkzbl "),
+            ("Lkkzbl", "lkkzbl"),
             ("é" * 6, "e\u0301" * 6),
-            ("ｓｅｃｒｅｔ", "secret"),
+            ("ｌｋｋｚｂｌ", "lkkzbl"),
         ],
     )
     async def test_to_the_last_byte(self, dial: Dialer, password: str, other: str) -> None:
@@ -453,7 +453,7 @@ class TestRaces:
 
 async def _race(dial: Dialer, loser: int, drawn: Any) -> None:
     wires = [await dial() for _ in range(20)]
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS // 4):  # each has ten times the contenders of other races
         shared = drawn()
         replies = await at_once(
             *(

@@ -441,7 +441,11 @@ class Dialer:
         """Open a connection by a control socket."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
-        sock.connect(path)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
         wire = Wire(sock)
         self._wires.append(wire)
         return wire
@@ -477,8 +481,8 @@ class Dialer:
 
     def close(self) -> None:
         """Close every connection that was opened."""
-        for wire in self._wires:
-            wire.close()
+        while self._wires:
+            self._wires.pop().close()
 
 
 class HasAddress:

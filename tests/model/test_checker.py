@@ -14,10 +14,12 @@ from tests.model.checker import (
     Delivered,
     Entry,
     Fenced,
+    Left,
     Resumed,
     Sent,
     check,
 )
+from tests.model.entries import Event
 
 PEERS = {"a": "b", "b": "a", "c": "d", "d": "c"}
 SEEDS = range(5)
@@ -176,7 +178,11 @@ def changes(log: list[Entry], index: int) -> Iterator[Entry]:
         skipped = name in ("device", "outcome") or (name == "msg_id" and not value)
         if skipped or (hidden and name in ("to", "content")):
             continue
+        if name == "time":
+            continue  # of what arrives once nobody knows another
         wrong: Any = value + 1 if isinstance(value, int) else f"{value}x"
+        if value is None:
+            wrong = Event("made up")
         yield entry._replace(**{name: wrong})
 
 
@@ -315,3 +321,55 @@ def test_durable_acks_hold() -> None:
     assert (report.violations, report.lost_acks, report.redelivered) == ([], 1, 1)
     violations = check([*log, Fenced("b", 1), *again]).violations
     assert {violation[:2] for violation in violations} == {"I5"}
+
+
+# --- groups, and devices that are signed out ---------------------------------------------------
+
+GROUPS = {"g": ("a", "b", "c")}
+
+
+def in_group(*changes: Entry, last: int = 1, without: int = -1) -> list[str]:
+    """What is found when a writes to a group of a, b and c; b is signed out, and b2 comes."""
+    log: list[Entry] = [
+        *(Resumed(user, 1, user, 0, 0, 0) for user in "abc"),
+        Sent("a", 1, "c1", "g", "hi"),
+        Answered("a", 1, "c1", "confirmed", 1),
+        Delivered("c", 1, 1, 1, "a", "g", "hi"),
+        Acked("c", 1, 1),
+        Left("b", 1),
+        Resumed("b2", 1, "b", 1, 1, 1),
+        Delivered("b2", 1, 1, 1, "a", "g", "hi"),
+        Acked("b2", 1, 1),
+        *changes,
+        Resumed("a", 2, "a", 0, 0, 0),
+        Resumed("b2", 2, "b", 0, last, 0),
+        Resumed("c", 2, "c", 0, last, 0),
+    ]
+    if without >= 0:
+        del log[without]
+    return check(log, GROUPS).violations
+
+
+def test_a_group_is_told() -> None:
+    """All but the sender get it; of a device that left, the next one does."""
+    assert in_group() == []
+
+
+@pytest.mark.parametrize("missing", [5, 9])
+def test_a_member_that_gets_nothing_is_found(missing: int) -> None:
+    """Also one whose device left."""
+    assert any(text.startswith("I1") for text in in_group(without=missing))
+
+
+def test_nobody_else_gets_what_is_for_a_group() -> None:
+    """A delivery to somebody who is not in it is found."""
+    log = [Resumed("d", 1, "d", 0, 0, 0), Delivered("d", 1, 1, 1, "a", "g", "hi")]
+    assert any(text.startswith("I6") for text in in_group(*log))
+
+
+def test_what_was_sent_after_a_device_left_is_not_for_it() -> None:
+    """Nobody waits for it then."""
+    late = [Sent("a", 1, "c2", "g", "ho"), Answered("a", 1, "c2", "confirmed", 2)]
+    heard = [Delivered(name, 1, 2, 2, "a", "g", "ho") for name in ("b2", "c")]
+    acked = [Acked(name, 1, 2) for name in ("b2", "c")]
+    assert in_group(*late, *heard, *acked, last=2) == []
