@@ -63,7 +63,7 @@ def test_a_call_that_fails_confirms_nothing_false(
     source: Path, tmp_path: Path, fault: str, came: str
 ) -> None:
     """The server ends with one line or goes on and refuses, as it is documented."""
-    outcome = errors.one(source, tmp_path, fault)
+    outcome = errors.one(source, tmp_path, fault, errors.COMMITS_ALONE)
     assert outcome.problems == []
     assert errors.what_came([outcome]) == came
 
@@ -98,7 +98,7 @@ async def test_a_backup_is_of_one_instant(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fault", migrations.FAULTS)
+@pytest.mark.parametrize("fault", migrations.FAULTS[:2])
 def test_a_migration_that_breaks_off_is_done_by_the_next_start(tmp_path: Path, fault: str) -> None:
     """The store is of one version, whole, and becomes the newest one."""
     if missing := obstacle():
