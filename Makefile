@@ -114,8 +114,20 @@ powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs str
 killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script, needs strace
 	$(BIN)/python -m tests.disk.killpoints
 
-faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
+faults: $(VENV)/.dev  ## Let each write, sync and opening of a file fail; needs strace
 	$(BIN)/python -m tests.disk.errors
+
+fulldisk: $(VENV)/.dev  ## Fill a disk 20 times, needs the right to mount
+	$(BIN)/python -m tests.disk.fulldisk
+
+damage: $(VENV)/.dev  ## Damage a stopped store in 200 ways and count what is told
+	$(BIN)/python -m tests.disk.damage
+
+drill: $(VENV)/.dev  ## Back up a server at work and restore it, 50 times
+	$(BIN)/python -m tests.disk.drill
+
+migrations: $(VENV)/.dev  ## Break off each migration at each of its writes; needs strace
+	$(BIN)/python -m tests.disk.migrations
 
 fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
 	$(PIP) install "atheris>=3,<4"

@@ -35,9 +35,9 @@ from tests.disk.images import broken_rules, wrong_files
 from tests.model.record import record
 
 SIZE = 24 << 20
-ROOM = 400 << 10  # left free at the beginning of a round
+ROOM = 200 << 10  # left free at the beginning of a round
 # Larger than the log gets here: what a reader keeps in the log cannot be used for anything else.
-RESERVE = 4 << 20
+RESERVE = 2 << 20
 KINDS = ("messages", "files", "log")
 FULL = 4007
 PATIENCE = 5.0  # seconds until it accepts again
