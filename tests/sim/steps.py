@@ -26,9 +26,7 @@ async def set_up(world: "World") -> None:
     rng = world.rng
     await world.until(lambda: world._up)
     for number in range(1, rng.randint(*USERS) + 1):
-        user = User(
-            f"u{number}", f"138000000{number:02}", f"Zebra-77{number:02}", f"10.0.0.{number}"
-        )
+        user = User(f"u{number}", f"138000000{number:02}", f"Zebra-77{number}", f"10.0.0.{number}")
         world.users[user.name] = user
         _add_phone(world, user)
     await world.until(lambda: _back(world) and all(phone.quiet for phone in world.phones()))

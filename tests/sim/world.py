@@ -56,7 +56,7 @@ from tests.sim.points import ACTIVE, Points, install
 
 WALL = 1_800_000_000_000  # ms since 1970 at the beginning
 DAY = 86_400.0
-PATIENCE = 900.0  # virtual seconds for everybody to come to rest at the end
+PATIENCE = 300.0  # virtual seconds for everybody to come to rest at the end
 # What a server says at `error` or above when a disk or a program beside it is the cause.
 EXPECTED = ("the store failed", "the disk is full")
 
