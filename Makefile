@@ -151,6 +151,9 @@ bench: $(VENV)/.dev  ## Measure, and print a table
 peers: $(VENV)/.dev  ## Measure what a user would run instead, side by side (needs their packages)
 	$(BIN)/python -m bench.peers
 
+pause: $(VENV)/.dev  ## Measure the pause that a backup of 1 GB makes, some minutes
+	$(BIN)/python -m bench.pause
+
 settings: $(VENV)/.run  ## Write packaging/pushd.toml anew, after a change of the settings
 	$(BIN)/pushctl config --default > packaging/pushd.toml
 
