@@ -5,15 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
+# Tests wait for servers and disks half of their time: one worker more than there are cores. A
+# worker begins with tests that stand together, for they share servers, and takes over others' last.
+TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
+SECS ?= 120
 HOURS ?= 1
 STOPS ?= 200
+EXAMPLES ?= 1000
+MACHINES ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types check crash soak time stops bench settings deb lock clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	@printf '%s\n' \
@@ -27,7 +33,7 @@ run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	@exec $(BIN)/pushd --listen $(ADDRESS) --data ./data
 
 test: $(VENV)/.dev  ## Run the tests, about 8 minutes
-	$(BIN)/python -m pytest -n 2
+	$(TESTS)
 
 style: $(VENV)/.dev  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
@@ -40,7 +46,16 @@ check: $(VENV)/.dev  ## What must hold before a commit: format, lint, types, tes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict pushd
-	$(BIN)/python -m pytest -n 2
+	$(TESTS)
+
+timing: $(VENV)/.dev  ## Measure whether the time of a login tells who is registered
+	$(BIN)/python -m tests.security.timing
+
+audit:  ## Look up known vulnerabilities of the locked versions; needs a database of them
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock || { \
+	  echo 'audit: something was found, or the database was not reached: see above' >&2; exit 1; }
 
 crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what is lost
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
@@ -54,11 +69,68 @@ time: $(VENV)/.dev  ## Turn the clock under a running server (libfaketime)
 stops: $(VENV)/.dev  ## Stop the server STOPS times under load, upgrade it, freeze it
 	$(BIN)/python -m tests.soak.stops --stops $(STOPS)
 
+report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
+	$(BIN)/python -m tests.report
+
+man: $(VENV)/.run  ## Write the manual pages into build/man
+	$(BIN)/python packaging/manpages.py build/man
+
+completions: $(VENV)/.run  ## Write the completion scripts of shells into build/completions
+	$(BIN)/python packaging/completions.py build/completions
+
+net: net-sessions net-library net-half-open net-slow net-floods net-descriptors net-cases  ## All that begins with net-, about 20 minutes
+
+net-sessions: $(VENV)/.dev  ## Sessions through a network that fails
+	$(BIN)/python -m tests.net.sessions --sessions 1000 --swallow 1000
+
+net-library: $(VENV)/.dev  ## Our own client on such a network
+	$(BIN)/python -m tests.net.library --rounds 100
+
+net-half-open: $(VENV)/.dev  ## Clients that are gone without a word
+	$(BIN)/python -m tests.net.half_open --clients 100 --cycles 1000
+
+net-slow: $(VENV)/.dev  ## Clients that do not read, or hardly write
+	$(BIN)/python -m tests.net.slow --clients 200
+
+net-floods: $(VENV)/.dev  ## Floods of connects, restarts and logins
+	$(BIN)/python -m tests.net.floods
+
+net-descriptors: $(VENV)/.dev  ## A server without descriptors
+	$(BIN)/python -m tests.net.descriptors
+
+net-cases: $(VENV)/.dev  ## Breaks and retries at random points
+	$(BIN)/python -m tests.net.cases --points 50
+
+powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs strace, about 20 minutes
+	$(BIN)/python -m tests.disk.powercut
+
+killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script, needs strace
+	$(BIN)/python -m tests.disk.killpoints
+
+faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
+	$(BIN)/python -m tests.disk.errors
+
+fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
+	$(PIP) install "atheris>=3,<4"
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECS)
+
+properties: $(VENV)/.dev  ## Try each property of the fuzzing tests with EXAMPLES examples
+	$(BIN)/python -m tests.fuzz.examples --examples $(EXAMPLES)
+
+machines: $(VENV)/.dev  ## Run the state machine MACHINES times, 50 steps each
+	$(BIN)/python -m tests.fuzz.wide --machines $(MACHINES) --steps 50
+
+bugs: $(VENV)/.dev  ## Put bugs into copies of the server, and require that fuzzing finds them
+	$(BIN)/python -m tests.fuzz.bugs --clean
+
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
 
 bench: $(VENV)/.dev  ## Measure, and print a table
 	$(BIN)/python -m bench
+
+peers: $(VENV)/.dev  ## Measure what a user would run instead, side by side (needs their packages)
+	$(BIN)/python -m bench.peers
 
 settings: $(VENV)/.run  ## Write packaging/pushd.toml anew, after a change of the settings
 	$(BIN)/pushctl config --default > packaging/pushd.toml

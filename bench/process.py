@@ -43,7 +43,7 @@ class Server:
     def __init__(self, folder: Path, loop: str, cores: Sequence[int], **settings: object) -> None:
         self.address: Address = ("127.0.0.1", 0)
         self._folder = folder
-        self._data = folder / "data"
+        self.data = folder / "data"
         self._saved = folder / "saved"
         self._loop = loop
         self._cores = cores
@@ -92,12 +92,12 @@ class Server:
 
     def save_data(self) -> None:
         """Keep the data as they are; the server must be stopped."""
-        shutil.copytree(self._data, self._saved)
+        shutil.copytree(self.data, self._saved)
 
     def restore_data(self) -> None:
         """Go back to the saved data; the server must be stopped."""
-        shutil.rmtree(self._data)
-        shutil.copytree(self._saved, self._data)
+        shutil.rmtree(self.data)
+        shutil.copytree(self._saved, self.data)
 
     def kill(self) -> None:
         """End it at once; harmless when it has ended."""
@@ -141,7 +141,7 @@ class Server:
     def _spawn(self, ports: Path, log: int) -> "subprocess.Popen[bytes]":
         flags = {
             "--listen": "127.0.0.1:0",
-            "--data": str(self._data),
+            "--data": str(self.data),
             "--ports-file": str(ports),
             "--loop": self._loop,
         }

@@ -8,14 +8,15 @@ Figures go by names that `report.MEASURES` explains.
 """
 
 import asyncio
-import math
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from .flow import SENT_MAX, Pairs, finish, percentile, send_at_rate, send_for
 from .load import (
     HEARTBEAT,
     HEARTBEAT_FRAME,
@@ -25,6 +26,7 @@ from .load import (
     Receiver,
     Sender,
     Tally,
+    Uploader,
     dial,
     in_turns,
     now,
@@ -34,7 +36,6 @@ from .people import Person, log_in, make_away, make_groups, make_pairs, make_peo
 from .process import Server
 
 Figures = dict[str, float]
-Pairs = Sequence[tuple[Sender, Receiver]]
 
 _Connection = TypeVar("_Connection", bound=Connection)
 
@@ -50,13 +51,14 @@ CROWD = 5000  # members in W5P, of which few are online
 CROWD_ONLINE = 250
 CROWD_RATE = 20  # messages a second to them
 BESIDE_RATE = 200  # messages a second of the pair beside them
+FILE = 16 * 1024 * 1024  # bytes, in W5F
+UPLOAD_STEP = 0.05  # seconds
 SIZES = (10, 100, 1000, 5000)  # members of the groups in W5N
 EACH_SIZE = 20  # messages to each of them
 AWAY_CHATS = 500  # in W7
 AWAY_EACH = 100  # unread messages of each of them
 RESTARTS = 3000  # in W6; more would use up the ports of the loopback in a few runs
 RESTARTS_AT_ONCE = 10
-SENT_MAX = 10_000_000  # messages of one sender in a run, however long it is
 BEATS_MAX = 100_000  # heartbeats in a run of W9
 
 # Times, in seconds
@@ -120,10 +122,17 @@ class Stage:
         self.connections.clear()
 
 
+class Measured(Protocol):
+    """A server as a process."""
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU it has used."""
+
+
 class Meter:
     """How long something takes, and how much of a core the server and the load use for it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Measured) -> None:
         self._server = server
         self._begin = now(), server.cpu(), time.process_time()
 
@@ -192,7 +201,7 @@ async def _throughput(stage: Stage, *, size: int) -> Figures:
     """Send as much as the windows allow."""
     pairs = await stage.join_pairs(partial(Sender, size=size))
     meter = Meter(stage.server)
-    await _send_for(stage.secs, pairs)
+    await send_for(stage.secs, pairs)
     count = sum(sender.total for sender, _ in pairs)
     return {"messages_s": count / meter.seconds, **meter.costs(count)}
 
@@ -201,16 +210,16 @@ async def _latency(stage: Stage) -> Figures:
     """Send at a fixed rate, whatever comes back."""
     pairs = await stage.join_pairs(Sender)
     meter = Meter(stage.server)
-    late = await _send_at_rate(pairs, RATE, stage.secs)
-    await _finish(pairs)
+    late = await send_at_rate(pairs, RATE, stage.secs)
+    await finish(pairs)
     received = sorted(delay for _, receiver in pairs for delay in receiver.delays)
     confirmed = sorted(delay for sender, _ in pairs for delay in sender.delays)
     return {
-        "p50_ms": _percentile(received, 0.5),
-        "p99_ms": _percentile(received, 0.99),
-        "max_ms": _percentile(received, 1),
-        "confirm_p50_ms": _percentile(confirmed, 0.5),
-        "confirm_p99_ms": _percentile(confirmed, 0.99),
+        "p50_ms": percentile(received, 0.5),
+        "p99_ms": percentile(received, 0.99),
+        "max_ms": percentile(received, 1),
+        "confirm_p50_ms": percentile(confirmed, 0.5),
+        "confirm_p99_ms": percentile(confirmed, 0.99),
         "late_ms": late * 1000,
         **meter.costs(len(received)),
     }
@@ -223,7 +232,7 @@ async def _fan_out(stage: Stage) -> Figures:
     sender.go(SENT_MAX)
     await asyncio.sleep(stage.secs)
     sender.halt()
-    await _finish([(sender, member) for member in members])
+    await finish([(sender, member) for member in members])
     count = sender.total * len(members)
     seconds = meter.seconds
     return {"deliveries_s": count / seconds, "messages_s": sender.total / seconds} | meter.costs(
@@ -235,23 +244,54 @@ async def _beside(stage: Stage) -> Figures:
     """See how long a pair waits for each other while a large group is written to."""
     crowd, members = await _join_group(stage, CROWD_ONLINE)
     pairs = await stage.join_pairs(Sender)
-    meter = Meter(stage.server)
+    # After a start the server reads where the queues of all members stand.
+    crowd.due.append(now())
+    crowd.send_lists(1)
+    await crowd.reach(crowd.sent)
+    first = crowd.delays.pop()
+    meter, before = Meter(stage.server), crowd.total
     late, _ = await asyncio.gather(
-        _send_at_rate(pairs, BESIDE_RATE, stage.secs),
-        _send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
+        send_at_rate(pairs, BESIDE_RATE, stage.secs),
+        send_at_rate([(crowd, Receiver())], CROWD_RATE, stage.secs),
     )
-    await _finish(pairs)
-    await _finish([(crowd, member) for member in members])
+    await finish(pairs)
+    await finish([(crowd, member) for member in members])
     received = sorted(pairs[0][1].delays)
     committed = sorted(crowd.delays)
-    rows = crowd.total * (CROWD - 1)
+    rows = (crowd.total - before) * (CROWD - 1)
     return {
-        "p50_ms": _percentile(received, 0.5),
-        "p99_ms": _percentile(received, 0.99),
-        "max_ms": _percentile(received, 1),
-        "group_p50_ms": _percentile(committed, 0.5),
-        "group_p99_ms": _percentile(committed, 0.99),
+        "p50_ms": percentile(received, 0.5),
+        "p99_ms": percentile(received, 0.99),
+        "max_ms": percentile(received, 1),
+        "group_p50_ms": percentile(committed, 0.5),
+        "group_p99_ms": percentile(committed, 0.99),
+        "group_first_ms": first * 1000,
         "deliveries_s": rows / meter.seconds,
+        "late_ms": late * 1000,
+        **meter.shares(),
+    }
+
+
+async def _upload(stage: Stage) -> Figures:
+    """See how long messages take to a connection that saves a large file meanwhile."""
+    ((sending, saving),) = stage.cast.pairs
+    sender, receiver = await stage.join(Sender, sending), await stage.join(Uploader, saving)
+    sender.aim(saving.user_id)
+    pairs = [(sender, receiver)]
+    meter = Meter(stage.server)
+    uploading = asyncio.create_task(receiver.upload(os.urandom(FILE)))
+    late = 0.0
+    while not uploading.done():
+        late = max(late, await send_at_rate(pairs, BESIDE_RATE, UPLOAD_STEP))
+    await uploading
+    seconds = meter.seconds
+    await finish(pairs)
+    received = sorted(receiver.delays)
+    return {
+        "p50_ms": percentile(received, 0.5),
+        "p99_ms": percentile(received, 0.99),
+        "max_ms": percentile(received, 1),
+        "upload_s": seconds,
         "late_ms": late * 1000,
         **meter.shares(),
     }
@@ -268,7 +308,7 @@ async def _sizes(stage: Stage) -> Figures:
             sender.due.append(now())
             sender.send_lists(1)
             await sender.reach(sender.sent)
-        figures[f"group_{size}_ms"] = _percentile(sorted(sender.delays), 0.5)
+        figures[f"group_{size}_ms"] = percentile(sorted(sender.delays), 0.5)
     return figures
 
 
@@ -278,7 +318,7 @@ async def _catch_up(stage: Stage) -> Figures:
     stage.connections.append(connection)
     delays: list[float] = []
     chats = unread = 0
-    page = ""
+    page: str | None = ""
     while page is not None:
         begin = now()
         line = f'{{"cmd":"chats","size":100,"page":"{page}"}}\n'
@@ -338,7 +378,7 @@ async def _replay(stage: Stage) -> Figures:
     filled = WAITING / filling.seconds
     meter = Meter(stage.server)
     receiver = await stage.join(Receiver, away, waiting=WAITING)
-    await _finish([(sender, receiver)])
+    await finish([(sender, receiver)])
     seconds = meter.seconds
     return {
         "seconds": seconds,
@@ -383,63 +423,19 @@ async def _lag(stage: Stage) -> Figures:
     stage.close()
     pairs = await stage.join_pairs(Sender)
     async with _heartbeats(stage) as messages:
-        await _send_for(stage.secs, pairs)
+        await send_for(stage.secs, pairs)
     return {
-        "quiet_p99_ms": _percentile(quiet, 0.99),
-        "quiet_max_ms": _percentile(quiet, 1),
+        "quiet_p99_ms": percentile(quiet, 0.99),
+        "quiet_max_ms": percentile(quiet, 1),
         "logins_s": rate,
-        "logins_p99_ms": _percentile(logins, 0.99),
-        "logins_max_ms": _percentile(logins, 1),
-        "load_p99_ms": _percentile(messages, 0.99),
-        "load_max_ms": _percentile(messages, 1),
+        "logins_p99_ms": percentile(logins, 0.99),
+        "logins_max_ms": percentile(logins, 1),
+        "load_p99_ms": percentile(messages, 0.99),
+        "load_max_ms": percentile(messages, 1),
     }
 
 
 # Parts of runs
-
-
-async def _send_for(secs: float, pairs: Pairs) -> None:
-    """Keep the windows full for so long; return when all of it is confirmed, delivered, acked."""
-    for sender, _ in pairs:
-        sender.go(SENT_MAX)
-    await asyncio.sleep(secs)
-    for sender, _ in pairs:
-        sender.halt()
-    await _finish(pairs)
-
-
-async def _send_at_rate(pairs: Pairs, rate: int, secs: float) -> float:
-    """Send so many messages a second, the pairs in turn; return how late the latest was (s)."""
-    begin, sent, late = now(), 0, 0.0
-    count = int(rate * secs)
-    while sent < count:
-        due = min(count, int((now() - begin) * rate) + 1)
-        for number in range(sent, due):
-            sender, receiver = pairs[number % len(pairs)]
-            at = now()
-            late = max(late, at - begin - number / rate)
-            sender.due.append(at)
-            receiver.due.append(at)
-            sender.send_lists(1)
-        sent = due
-        await asyncio.sleep(0.001)
-    return late
-
-
-async def _finish(pairs: Pairs) -> None:
-    """Return when all that was sent is confirmed, delivered and acked.
-
-    Raises: LoadFailed when more was delivered.
-    """
-    # One sender may have many receivers.
-    senders = {sender for sender, _ in pairs}
-    await asyncio.gather(
-        *(sender.reach(sender.sent) for sender in senders),
-        *(receiver.reach(sender.sent) for sender, receiver in pairs),
-    )
-    await asyncio.gather(*(receiver.fence() for _, receiver in pairs))
-    if any(receiver.total != sender.sent for sender, receiver in pairs):
-        raise LoadFailed("messages were delivered more than once")
 
 
 @asynccontextmanager
@@ -469,11 +465,6 @@ async def _beat(tally: Tally, enough: asyncio.Event) -> int:
         tally.due.append(now())
         tally.write(HEARTBEAT_FRAME)
     return BEATS_MAX
-
-
-def _percentile(ordered: Sequence[float], part: float) -> float:
-    """Return the percentile of sorted seconds, in milliseconds."""
-    return ordered[math.ceil(len(ordered) * part) - 1] * 1000
 
 
 @dataclass(frozen=True)
@@ -509,6 +500,11 @@ WORKLOADS = {
     ),
     "W5N": Workload(
         "one message after the other to groups of 10, 100, 1,000 and 5,000", _crowds, _sizes
+    ),
+    "W5F": Workload(
+        f"a pair at {BESIDE_RATE}/s, the receiver saves a file of 16 MiB on the same connection",
+        _one_pair,
+        _upload,
     ),
     "W6": Workload(
         f"connect, restart, ready, close; {RESTARTS_AT_ONCE} at a time", _pairs, _restarts

@@ -28,13 +28,16 @@ from typing import IO, Annotated, Any, cast
 import msgspec
 
 from .errors import PushdError
-from .media import PATH, sync_folder
+from .folders import sync_folder
+from .media import PATH
+from .steady import Steady
 from .store.copy import FILE, Copy, FileFact
 
 FORMAT = "pushd-backup"
 VERSION = 1
 MANIFEST = "manifest.json"
 MANIFEST_MAX = 1 << 20  # bytes
+HEADER_MAX = 4096  # bytes of what is said of a file beside its header
 NAMED = 100  # damaged files that a manifest names
 DATE = "%Y-%m-%dT%H:%M:%SZ"
 CHUNK = 1 << 20  # bytes at a time
@@ -68,6 +71,23 @@ class Manifest(msgspec.Struct, kw_only=True):
     rows: dict[str, int]
 
 
+class _Entry(tarfile.TarInfo):
+    """A header of an archive: of a plain file, or of the little that is said of the next one.
+
+    Names and attributes in headers of their own are read into memory whole, and sparse files are
+    as large as they like: neither is believed.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
+        """Read a header; raises ArchiveError for a kind that no backup has."""
+        entry = super().frombuf(buf, encoding, errors)
+        extended = entry.type == tarfile.XHDTYPE and entry.size <= HEADER_MAX
+        if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) and not extended:
+            raise ArchiveError(f"an entry that no backup has: {_shown(entry.name)}")
+        return entry
+
+
 class _Hashing(io.RawIOBase):
     """A file that is hashed while it is read, and tells how far it has come."""
 
@@ -82,6 +102,24 @@ class _Hashing(io.RawIOBase):
         self.sha256.update(data)
         self._progress(len(data))
         return data
+
+
+class _Synced(io.RawIOBase):
+    """A file that is synced while it is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._steady = Steady(file.fileno())
+
+    def write(self, data: Any) -> int:
+        """Write, and sync now and then."""
+        count = self._file.write(data)
+        self._steady.wrote(count)
+        return count
+
+    def flush(self) -> None:
+        """Hand all on to the system."""
+        self._file.flush()
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -104,9 +142,11 @@ def write(
     with target.open("xb") as file:
         os.fchmod(file.fileno(), 0o600)
         with (
-            _packed(file, compress) as out,
+            _packed(cast(IO[bytes], _Synced(file)), compress) as out,
             tarfile.open(fileobj=out, mode="w|", bufsize=CHUNK) as tar,
         ):
+            # In the place of 16 KiB: each piece asks for the GIL.
+            cast(Any, tar).copybufsize = CHUNK
             manifest = _fill(tar, copy, data, progress)
             manifest.pushd, manifest.time = pushd, time
             manifest.date = datetime.fromtimestamp(time / 1000, UTC).strftime(DATE)
@@ -237,7 +277,7 @@ def _unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _read(source: IO[bytes], folder: Path, progress: Progress) -> Manifest:
-    with tarfile.open(fileobj=source, mode="r|", bufsize=CHUNK) as tar:
+    with tarfile.open(fileobj=source, mode="r|", bufsize=CHUNK, tarinfo=_Entry) as tar:
         first = tar.next()
         if first is None or first.name != FILE or not first.isreg():
             raise ArchiveError("not a backup of pushd: it does not begin with a store")
@@ -297,6 +337,10 @@ def _contents(
     """Write an entry to a new file, synced, and give its pieces."""
     source = tar.extractfile(entry)
     assert source is not None, "it is a plain file"
+    free = shutil.disk_usage(target.parent).free
+    if entry.size > free:
+        # Of a packed archive a few bytes say so much.
+        raise ArchiveError(f"{target.parent}: needs {entry.size} bytes free, has {free}")
     try:
         with target.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)

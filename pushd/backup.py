@@ -22,8 +22,10 @@ from pathlib import Path
 from . import __version__, archive
 from .archive import ArchiveError, Manifest, Progress, remove_tree
 from .errors import StoreRefused
+from .folders import make_folder, sync_folder
 from .jobs import Job
-from .media import Media, sync_folder
+from .media import Media
+from .steady import remove
 from .store import Store
 from .store.copy import FILE, Copy
 from .store.engine import LOCK, RESTORING, Lock
@@ -48,15 +50,19 @@ async def make(
 
     Raises ArchiveError for a target that will not do, OSError, Stopped; nothing is left then.
     """
-    _check_target(store.folder, target)
+    await asyncio.to_thread(_check_target, store.folder, target)
     copy, part = (target.with_name(target.name + end) for end in (PART_COPY, PART))
     try:
         with media.holding():
             return await _make(store, target, copy, part, job, now, free or _free)
     finally:
-        for path in (copy, part):
-            with suppress(OSError):
-                path.unlink()
+        # In a thread: a disk takes its time to free a gigabyte.
+        await asyncio.to_thread(_remove, copy, part)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        remove(path)
 
 
 async def _make(
@@ -68,9 +74,9 @@ async def _make(
     now: Callable[[], int],
     free: Callable[[Path], int],
 ) -> Manifest:
-    _remove_old(copy, part)
+    await asyncio.to_thread(_remove_old, copy, part)
     size, files = await store.size(), await store.files.total()
-    needed, there = 2 * size + files + SPARE, free(target.parent)
+    needed, there = 2 * size + files + SPARE, await asyncio.to_thread(free, target.parent)
     if there < needed:
         raise ArchiveError(f"{target.parent}: needs {needed} bytes free, has {there}")
     job.stage, job.total = "copying", 2 * size + files
@@ -160,7 +166,7 @@ def restore(
     if not source.is_file():
         raise ArchiveError(f"{source}: no such file")
     new, known = not data.exists(), (data / LOCK).exists()
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(data)
     lock = Lock(data)
     try:
         _check_empty(data)

@@ -9,7 +9,7 @@ Exit codes: 0, 1 failed, 2 usage, 78 bad configuration (nothing was started).
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import click
 
 from . import config, log, settings, systemd, tls
 from .ctl import pushctl
-from .ctl.options import HELP, check_address, fail, version
+from .ctl.options import HELP, check_address, complete_file, complete_folder, fail, version
 from .errors import ConfigError
 
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -31,7 +31,14 @@ def _choices(key: str) -> click.Choice[str]:
 
 
 @click.command(context_settings=HELP)
-@click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Read this settings file.",
+)
 @click.option(
     "--listen",
     multiple=True,
@@ -39,9 +46,19 @@ def _choices(key: str) -> click.Choice[str]:
     callback=check_address,
     help="Listen on host:port, [::1]:port or :port; may be repeated.",
 )
-@click.option("--data", metavar="DIR", help="Keep the store and the files there.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Keep the store and the files there.",
+)
 @click.option("--check-config", is_flag=True, help="Check the settings and exit.")
-@click.option("--ports-file", metavar="FILE", help="Write the ports there once they are open.")
+@click.option(
+    "--ports-file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write the ports there once they are open.",
+)
 @click.option("--log-format", type=_choices("log.format"), help="How to log.")
 @click.option("--log-level", type=_choices("log.level"), help="The least to log.")
 @click.option("--loop", type=_choices("server.loop"), help="The event loop.")
@@ -70,17 +87,18 @@ def pushd(
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     load = partial(config.load, file, flags, dict(os.environ))
     loaded = _load(load, failure=BAD_CONFIG)
-    _check_certificate(loaded)
-    if loaded.metrics.listen:
-        from .exporter import missing
-
-        if missing():
-            fail(missing(), BAD_CONFIG)
+    problems = dict(_problems(loaded, folders=check_config))
+    if problems:
+        origins = config.origins(file, flags, os.environ)
+        lines = [
+            f"{_place(origins[key][1])}{key}: {settings.one_line(text)}"
+            for key, text in problems.items()
+        ]
+        fail("\n".join(lines), BAD_CONFIG)
     if check_config:
-        problem = _unusable(Path(loaded.server.data))
-        if problem:
-            path = settings.one_line(loaded.server.data)
-            fail(f"server.data: {path}: {problem}", BAD_CONFIG)
+        exposed = tls.exposed(loaded.tls.certificate, loaded.tls.key)
+        if exposed:
+            click.echo(f"warning: tls.key: {settings.one_line(exposed)}", err=True)
         click.echo("the settings are good")
         return
     journal = log.under_journal(os.environ.get("JOURNAL_STREAM", ""))
@@ -93,12 +111,28 @@ def pushd(
     sys.exit(main(loaded, ports_file=ports_file, told=told, load=load))
 
 
-def _check_certificate(loaded: config.Config) -> None:
+def _problems(loaded: config.Config, *, folders: bool) -> Iterator[tuple[str, str]]:
+    """Say what cannot be used of what the settings name, each under its setting."""
     try:
         if loaded.tls.certificate:
             tls.server_context(loaded.tls.certificate, loaded.tls.key)
     except tls.CertificateError as error:
-        fail(f"tls.certificate: {error}", BAD_CONFIG)
+        yield "tls.certificate", str(error)
+    if loaded.metrics.listen:
+        from .exporter import missing
+
+        if missing():
+            yield "metrics.listen", missing()
+    if folders:
+        data = Path(loaded.server.data)
+        problem = _unusable(data) or _unusable(data / "media")
+        if problem:
+            yield "server.data", f"{data}: {problem}"
+
+
+def _place(origin: str) -> str:
+    """Give the beginning of an error about a setting that comes from there."""
+    return "" if origin == "default" else f"{origin}: "
 
 
 def _fill_descriptors() -> None:

@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+
 
 class Clock:
     """The clocks of the machine."""

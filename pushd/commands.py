@@ -169,7 +169,7 @@ class Context:
         by_address = name in BY_ADDRESS
         if by_address and not self.config.limits.per_address:
             return
-        key: object = session.address if by_address else session.account
+        key: object = session.network if by_address else session.account
         wait = self.budgets[name].take(key, self.clock.now())
         if wait:
             raise TooMany(wait)

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from .errors import ConfigError
+from .keylines import lines_of
 from .settings import (
     Setting,
     about,
@@ -145,6 +146,9 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
         bool, about("Answer a login of an unknown phone like a wrong password (10000)")
     ] = False
     min_password: Annotated[int, within(1, 64, "characters", "The shortest new password")] = 6
+    refuse_common: Annotated[
+        bool, about("Refuse a new password that is among the 3,000 commonest (8002)")
+    ] = True
     strangers: Annotated[
         Literal["refuse", "allow"], about("Messages to people who are not friends")
     ] = "refuse"
@@ -258,6 +262,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         int, within(1, _MILLION, "an hour", "Searches by phone per account")
     ] = 60
     searches: Annotated[int, within(1, _MILLION, "an hour", "Other searches per account")] = 600
+    profiles: Annotated[
+        int,
+        within(1, _MILLION, "an hour", "Looks by userId at people who are no friends per account"),
+    ] = 600
     friend_requests: Annotated[
         int, within(1, _MILLION, "an hour", "Friend requests per account")
     ] = 100
@@ -527,6 +535,11 @@ def default_text() -> str:
     return template(_SECTIONS)
 
 
+def meaning_of(section: str) -> str:
+    """Give what a section of the settings is about, in a sentence."""
+    return _SECTIONS[section].__doc__ or ""
+
+
 def zone_of(name: str) -> tzinfo:
     """Give the zone of that name; UTC needs no zone data on the machine.
 
@@ -663,15 +676,40 @@ def _read_file(layers: _Layers, path: Path) -> None:
     """Lay one file over what is there."""
     layers.files.append(str(path))
     try:
-        document = _parse(_bytes_of(path))
+        text = _text_of(path)
+        document = _parse(text)
+    except _SyntaxError as error:
+        layers.errors.append(f"{path}{error.place}: {error}")
     except ValueError as error:
         layers.errors.append(f"{path}: {error}")
     else:
+        places = _Places(str(path), lines_of(text))
         for section, table in document.items():
-            _read_table(layers, str(path), section, table)
+            _read_table(layers, places, section, table)
 
 
-def _bytes_of(path: Path) -> bytes:
+class _SyntaxError(ValueError):
+    """A text is no TOML; `place` is ":LINE" if that is known."""
+
+    def __init__(self, text: str, place: str) -> None:
+        super().__init__(text)
+        self.place = place
+
+
+class _Places:
+    """A file with the lines of its keys."""
+
+    def __init__(self, file: str, lines: Mapping[tuple[str, ...], int]) -> None:
+        self._file = file
+        self._lines = lines
+
+    def of(self, *path: str) -> str:
+        """Give where a key stands: FILE:LINE, or FILE alone when the line is not known."""
+        line = self._lines.get(path)
+        return self._file if line is None else f"{self._file}:{line}"
+
+
+def _text_of(path: Path) -> str:
     try:
         # A pipe would be empty, or hang, when it is read anew.
         if path.exists() and not (path.is_file() or path.is_dir()):
@@ -682,45 +720,47 @@ def _bytes_of(path: Path) -> bytes:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     if len(data) > FILE_MAX:
         raise ValueError(f"is larger than {FILE_MAX} bytes")
-    return data
-
-
-def _parse(data: bytes) -> dict[str, Any]:
     try:
         # Editors on Windows put a BOM there; TOML itself does not know it.
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 at byte {error.start}") from None
+
+
+def _parse(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except ValueError as error:  # tomllib's own, and int()'s for thousands of digits
-        raise ValueError(f"{error}{_unit_hint(text, str(error))}") from None
+        at = re.search(r"at line ([0-9]+), column [0-9]+", str(error))
+        place = f":{at[1]}" if at else ""
+        hint = _unit_hint(text.split("\n")[int(at[1]) - 1]) if at else ""
+        raise _SyntaxError(f"{error}{hint}", place) from None
 
 
-def _unit_hint(text: str, error: str) -> str:
+def _unit_hint(line: str) -> str:
     """Explain the syntax error that people make on purpose: a number with a unit."""
-    at = re.search(r"at line ([0-9]+)", error)
-    line = text.split("\n")[int(at[1]) - 1] if at else ""
     unit = re.search(r"=\s*([0-9][0-9._]*\s*[A-Za-z]+)\s*(?:#.*)?$", line)
     return f"; a number has no unit, not {shown(unit[1])}" if unit else ""
 
 
-def _read_table(layers: _Layers, path: str, section: str, table: Any) -> None:
+def _read_table(layers: _Layers, places: _Places, section: str, table: Any) -> None:
     """Lay one section of a file over what is there."""
+    place = places.of(section)
     if section not in _SECTIONS:
         known = [*_SECTIONS, *SETTINGS] if isinstance(table, dict) else [*SETTINGS]
         what = "section" if isinstance(table, dict) else "setting"
-        layers.errors.append(f"{path}: {shown(section)}: unknown {what}{nearest(section, known)}")
+        layers.errors.append(f"{place}: {shown(section)}: unknown {what}{nearest(section, known)}")
     elif not isinstance(table, dict):
-        layers.errors.append(f"{path}: {section}: must be a section, write [{section}]")
+        layers.errors.append(f"{place}: {section}: must be a section, write [{section}]")
     else:
         for name, raw in table.items():
             key = f"{section}.{name}"
-            where = f"{path}: {shown(key)}"
+            place = places.of(section, name)
+            where = f"{place}: {shown(key)}"
             if key in SETTINGS:
-                layers.put(key, raw, path, where)
+                layers.put(key, raw, place, where)
             else:
                 own = _SECTIONS[section].__struct_fields__
                 hint = nearest(name, own) or nearest(name, SETTINGS)

@@ -32,7 +32,7 @@ from .outbox import Outbox
 from .protocol import Splitter
 from .service import Service
 from .session import Session, State
-from .sockets import listener_kind, peer_address, tune
+from .sockets import listener_kind, peer_address, tune, unheard
 from .status import Status
 from .store import Post
 
@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
         stats = self._service.stats
         stats.frames += 1
         try:
-            frame = protocol.decode_frame(line)
+            frame = protocol.decode_frame(line, self._service.limits.messages_per_frame)
         except Refusal as problem:
             stats.bad += 1
             self._refuse(problem.frame_id, problem)
@@ -384,8 +384,8 @@ class Connection(asyncio.Protocol):
         if post.error is not None:
             token = PEER.set(self.session)
             problem = _refusal_of(post.error)
-            stats.refusals[problem.status] += len(post.tags)
             PEER.reset(token)
+            stats.refusals[problem.status] += len(post.tags)
             replies = [protocol.error(push_id, problem, tag) for tag in post.tags]
             bad = [False] * len(replies)
         else:
@@ -718,6 +718,11 @@ class Connection(asyncio.Protocol):
     def facts(self) -> tuple[float, int]:
         """Give when it was opened and how many bytes wait to be taken."""
         return self._opened, self.transport.get_write_buffer_size()
+
+    @property
+    def answering(self) -> bool:
+        """False when what is sent to the peer's machine is sent in vain."""
+        return not unheard(self.transport)
 
     # --- deadlines and flow -----------------------------------------------------------------
 

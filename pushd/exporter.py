@@ -49,7 +49,7 @@ App = Callable[[dict[str, Any], Respond], Iterable[bytes]]
 def missing() -> str:
     """Say what has to be installed before metrics can be served; "" when it is there."""
     if find_spec("prometheus_client") is None:
-        return "metrics.listen needs prometheus-client: pip install 'pushd[metrics]'"
+        return "needs prometheus-client: pip install 'pushd[metrics]'"
     return ""
 
 

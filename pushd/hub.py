@@ -107,6 +107,11 @@ class Hub:
         sessions = self._accounts.get(account, ())
         return [session.device for session in sessions if session.device]
 
+    def answering_devices_of(self, account: int) -> list[int]:
+        """Give those of them whose machines still answer."""
+        sessions = self._accounts.get(account, ())
+        return [one.device for one in sessions if one.device and one.link.answering]
+
     def accounts(self) -> list[int]:
         """Give all accounts that are logged in."""
         return list(self._accounts)

@@ -16,6 +16,7 @@ hash) must let attempts of one key go one after another.
 """
 
 import heapq
+import ipaddress
 import math
 from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
@@ -24,6 +25,23 @@ S = TypeVar("S")
 
 # Below this a wait is a rounding error of the clock.
 _GRAIN = 1e-6
+
+
+def network(address: str) -> str:
+    """Give what an address counts as: of IPv6 the 64 bits that one customer has to himself.
+
+    All of them have as many addresses as they like there, and would have as many budgets. Those of
+    one link, which begin alike everywhere, count by themselves.
+    """
+    if ":" not in address:
+        return address
+    try:
+        whole = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if whole.is_link_local or whole.is_loopback:
+        return address
+    return f"{ipaddress.IPv6Address(int(whole) >> 64 << 64)}/64"
 
 
 class _Table(Generic[S]):

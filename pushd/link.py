@@ -360,6 +360,10 @@ class Link(asyncio.Protocol):
         if frame.id is not None and frame.id != request.number:
             self._give_up("a reply out of order")
             return
+        if frame.status == Status.MALFORMED and request.repeatable:
+            # Our lines are sound: the end of the way to the server has cut this one in two.
+            self._give_up("word that half a line came")
+            return
         self.pending.popleft()
         if frame.status == Status.RESTARTING and request.repeatable:
             self._return(request, frame.retry_after)

@@ -81,7 +81,7 @@ class Listeners:
         """Listen on an address; raises ListenError."""
         host, port = parse_address(text)
         try:
-            sockets = await bound(self._loop, host, port)
+            sockets = await bound(host, port)
         except OSError as problem:
             why = problem.strerror or problem
             raise ListenError(f"{text}: cannot listen: {why}") from None
@@ -204,7 +204,8 @@ class Listeners:
         except OSError as problem:
             # A handshake that failed, or a peer that has gone. Noise from the internet, no error.
             sock.close()
-            self._service.stats.failed_handshakes += 1
+            if "ssl" in options:
+                self._service.stats.failed_handshakes += 1
             log.debug("a connection did not begin", problem=str(problem))
 
 

@@ -41,6 +41,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import structlog
 
 from .errors import Refusal, StoreRefused
+from .folders import make_folder, sync_folder
 from .status import Status
 
 P = ParamSpec("P")
@@ -137,8 +138,7 @@ class Media:
         """
         try:
             for folder in (self._parts.parent, self._parts, self._tmp):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sync_folder(folder.parent)
+                make_folder(folder)
             _unlink(*self._tmp.iterdir())
             probe = self._new_temp()
             _write_new(probe, b"")
@@ -532,9 +532,8 @@ def _publish(data: Path, fresh: Fresh) -> None:
     for temp, stored in fresh.written:
         target = data / stored.path
         folder = target.parent
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(folder.parent)
+        # Also where it is there: whoever made it in this moment may not have synced it yet.
+        make_folder(folder)
         os.replace(temp, target)
         # If both are names of one file, POSIX has the rename do nothing.
         _unlink(temp)
@@ -595,12 +594,3 @@ def _unlink(*paths: Path) -> None:
 def _sync(file: io.BufferedRandom | io.BufferedWriter) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -159,6 +159,12 @@ METRICS = (
         "listener",
     ),
     Metric(
+        "pushd_tls_handshakes_failed_total",
+        COUNTER,
+        "TLS handshakes that failed or took too long",
+        lambda of: of.service.stats.failed_handshakes,
+    ),
+    Metric(
         "pushd_sessions",
         GAUGE,
         "Connections with a login",

@@ -21,9 +21,9 @@ No I/O, no clock. A refusal never quotes what it refuses.
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 
-from .errors import Refusal
+from .errors import BadField, Refusal
 from .status import Status
 
 # The marks in a row that count: Unicode's stream-safe format allows as many, people need four.
@@ -46,6 +46,16 @@ _LONG_RUN = re.compile(rf"(?:[^\w\s\x00-\x7f]|[{_HALFWIDTH_MARKS}]){{{MARKS + 1}
 # Control, format (all bidirectional controls are), private, unassigned, surrogate, line and
 # paragraph separator.
 _ILLEGAL = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+
+# What breaks a line, begins a command of a terminal, or turns the direction of what follows.
+_MISLEADING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+# Letters of other scripts that look like those of reserved names.
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb\u04cf\u043c\u0442\u043f"
+    "\u03b1\u03bf\u03c1\u03c5\u03b9\u03c4\u03bd\u0131\u0261\u1d0d",
+    "aeopcyxijsdhlmtnaopuitvigm",
+)
 
 # Default_Ignorable_Code_Point of Unicode, as far as it is not of category Cf; and the Braille
 # blank, which is not ignorable but looks like nothing all the same.
@@ -85,11 +95,19 @@ def looks_like_phone(text: str) -> bool:
     return True
 
 
-def check_password(value: str | None, minimum: int = 6, *, field: str = "password") -> bytes:
+def check_password(
+    value: str | None,
+    minimum: int = 6,
+    *,
+    field: str = "password",
+    common: Container[str] = (),
+) -> bytes:
     """Return the password's bytes, untouched, if it may be used as one.
 
+    `common` holds what a new one may not be, in lower case.
+
     Raises: Refusal 6000 (empty), 8003 (length in characters or bytes), 8002 (control
-    characters, or only blanks), with `field`.
+    characters, only blanks, or a common one), with `field`.
     """
     if not value:
         raise Refusal(Status.NULL_PASSWORD, field=field)
@@ -103,6 +121,9 @@ def check_password(value: str | None, minimum: int = 6, *, field: str = "passwor
         raise Refusal(Status.FORMAT_ERROR_PASSWORD_LENGTH, text, field=field)
     if value.isspace() or any(unicodedata.category(char) in {"Cc", "Cs"} for char in value):
         raise Refusal(Status.FORMAT_ERROR_PASSWORD, field=field)
+    if value.casefold() in common:
+        text = "this is one of the passwords that everybody tries first"
+        raise Refusal(Status.FORMAT_ERROR_PASSWORD, text, field=field)
     return encoded
 
 
@@ -110,7 +131,7 @@ def check_username(value: str | None, reserved: Collection[str] = ()) -> str:
     """Return the name as it is shown: NFKC, without blanks around it; "" if it is blank.
 
     Whether a blank name is an error is the caller's affair. `reserved` holds names as people
-    write them; what has the key of one of them is refused.
+    write them; what has the key of one of them, or looks like it, is refused.
 
     Raises: Refusal 8004 (over 15 characters), then 9000 (characters that hide or reorder, all
     digits, nothing visible, reserved).
@@ -123,9 +144,21 @@ def check_username(value: str | None, reserved: Collection[str] = ()) -> str:
     if any(unicodedata.category(char) in _ILLEGAL for char in name):
         raise Refusal(Status.ILLEGAL_USERNAME, field="username")
     key = name_key(name)
-    if not key or key.isspace() or key.isdigit() or key in {name_key(word) for word in reserved}:
+    like = key.translate(_LOOKALIKES)
+    if not key or key.isspace() or key.isdigit() or like in {name_key(word) for word in reserved}:
         raise Refusal(Status.ILLEGAL_USERNAME, field="username")
     return name
+
+
+def check_label(value: str, field: str) -> str:
+    """Return a name of a group or an alias without blanks around it.
+
+    Raises: BadField for characters that break a line or turn its direction, since a list of such
+    names would show what is not there.
+    """
+    if _MISLEADING.search(value):
+        raise BadField(field, f"{field} holds a control character")
+    return value.strip()
 
 
 def name_key(name: str) -> str:

@@ -6,6 +6,7 @@ line that is no JSON object (4000) from one with a bad field (4003) and to name 
 here raises anything but Malformed, BadField and LineTooLong, whatever the bytes.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ T = TypeVar("T", bound=Struct)
 
 _decode_frame = msgspec.json.Decoder(Frame).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Splitter:
@@ -109,9 +111,10 @@ class Splitter:
 # --- decoding ---------------------------------------------------------------------------------
 
 
-def decode_frame(line: bytes) -> Frame:
+def decode_frame(line: bytes, most: int) -> Frame:
     """Decode a line; `cmd` is unset in a message_set.
 
+    Of a list with bad messages each of these is told, unless the list holds more than `most`.
     Raises Malformed if it is not one JSON object, BadField if a field of it is bad.
     """
     try:
@@ -119,9 +122,9 @@ def decode_frame(line: bytes) -> Frame:
             line.decode()
         frame = _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _decode_slowly(line)
+        return _decode_slowly(line, most)
     if (b"\\" in line and b"\\u0000" in line) or (frame.cmd is not UNSET and not frame.cmd):
-        return _decode_slowly(line)
+        return _decode_slowly(line, most)
     return frame
 
 
@@ -145,10 +148,11 @@ def field_of(error: str) -> str:
 
 def _decode_object(line: bytes) -> dict[str, Any]:
     try:
-        value = _decode_any(line)
-    except msgspec.ValidationError as error:
-        # Sound JSON that no Python value can hold, as 1e999.
-        raise BadField(field_of(str(error)) or "?", "a number is out of range") from None
+        try:
+            value = _decode_any(line)
+        except msgspec.ValidationError:
+            # A number that no Python value can hold, as 1e999; what follows it was not looked at.
+            value = _decode_singly(_decode_members(line))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise Malformed from None
     except RecursionError:
@@ -158,16 +162,27 @@ def _decode_object(line: bytes) -> dict[str, Any]:
     return value
 
 
-def _decode_slowly(line: bytes) -> Frame:
+def _decode_singly(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    """Decode the members of a sound object; one with a huge number becomes what no field takes."""
+    value: dict[str, Any] = {}
+    for name, member in members.items():
+        try:
+            value[name] = _decode_any(member)
+        except msgspec.ValidationError:
+            value[name] = math.inf
+    return value
+
+
+def _decode_slowly(line: bytes, most: int) -> Frame:
     fields = _decode_object(line)
     try:
-        return _frame_of(fields)
+        return _frame_of(fields, most)
     except Refusal as problem:
         problem.frame_id = _frame_id(fields.get("id"))
         raise
 
 
-def _frame_of(fields: dict[str, Any]) -> Frame:
+def _frame_of(fields: dict[str, Any], most: int) -> Frame:
     """Make a frame of an object by the fields that its kind knows; raises BadField."""
     if "cmd" in fields:
         cmd = fields["cmd"]
@@ -179,6 +194,9 @@ def _frame_of(fields: dict[str, Any]) -> Frame:
     message = fields.get("message")
     if isinstance(message, list):
         frame = _convert({"id": fields.get("id")}, Frame)
+        if len(message) > most:
+            # Looking at each could take seconds, and telling of each many megabytes.
+            raise BadField("message", f"a frame holds 1 to {most} messages")
         made = [_message_of(index, item) for index, item in enumerate(message)]
         failed = [one for one in made if isinstance(one, Failed)]
         if failed:

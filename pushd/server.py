@@ -16,23 +16,23 @@ import secrets
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
 import structlog
 
-from . import __version__, handlers, systemd, tls
+from . import __version__, handlers, systemd, tls, upkeep
 from .clock import Clock, Dates
 from .commands import Context
-from .config import Config, control_path
+from .config import Config, Tls, control_path
 from .control import ControlConnection, ControlSocket, Running
 from .dump import dump
 from .errors import ConfigError, PushdError, Refusal, StoreError, StoreFailed
 from .exporter import Exporter, missing
-from .handlers.file import sweep
 from .handlers.operator import write_attempts
 from .health import Health
 from .hub import Hub
@@ -58,19 +58,12 @@ BUDGETS = {
     "wrong_push_ids": MINUTE,
     "phone_searches": HOUR,
     "searches": HOUR,
+    "profiles": HOUR,
     "friend_requests": HOUR,
     "groups": HOUR,
     "files": HOUR,
     "typing": MINUTE,
 }
-# How often the size of the store's log is looked at, in seconds.
-LOG_PERIOD = 15.0
-# How often the logins of the last seconds are written down.
-AUDIT_PERIOD = 5.0
-# How often old things are removed, and how many rows at a time.
-MAINTENANCE = HOUR
-MAINTENANCE_ROWS = 1000
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # What the store may take to close after the last frames, as the supervisor is told, in seconds.
 CLOSING = 10.0
 # Signals that wait from the reading of the settings until they can be obeyed, and again at the
@@ -176,7 +169,7 @@ class Server:
         if listeners is None or listeners.context is None or not settings.certificate:
             return lambda: None
         try:
-            context = tls.server_context(settings.certificate, settings.key)
+            context = _tls_context(settings)
         except tls.CertificateError as problem:
             raise ConfigError([f"tls.certificate: {problem}"]) from None
         return partial(setattr, listeners, "context", context)
@@ -233,10 +226,7 @@ class Server:
         background = [
             loop.create_task(self._reload_when_asked()),
             loop.create_task(_every(SWEEP, service.sweep)),
-            loop.create_task(self._repeat(MAINTENANCE, partial(self._maintain, store))),
-            loop.create_task(self._repeat(MAINTENANCE, partial(sweep, ctx))),
-            loop.create_task(self._repeat(LOG_PERIOD, partial(self._tend_log, store))),
-            loop.create_task(self._repeat(AUDIT_PERIOD, partial(write_attempts, ctx))),
+            *upkeep.begin(ctx, loop),
         ]
         # What start-up made lives as long as the process: the collector need not look at it.
         gc.collect()
@@ -315,7 +305,7 @@ class Server:
             penalties=Penalties(keys=keys),
             # How many of each is for `spread` to say.
             budgets={name: Budget(0, seconds, keys) for name, seconds in BUDGETS.items()},
-            token=lambda: secrets.token_urlsafe(18),
+            token=new_push_id,
             table=handlers.table(),
         )
 
@@ -324,7 +314,7 @@ class Server:
         settings = self.config.tls
         secure = self.inherited.pop("tls", [])
         if settings.certificate:
-            listeners.context = tls.server_context(settings.certificate, settings.key)
+            listeners.context = _tls_context(settings)
         elif secure:
             raise ListenError("a socket for TLS was passed, and tls.certificate is not set")
         passed = self.inherited.pop("tcp", [])
@@ -375,7 +365,7 @@ class Server:
         if not (address or passed):
             return None
         if missing():
-            raise ListenError(missing())
+            raise ListenError(f"metrics.listen: {missing()}")
         if any(sock.family == socket.AF_UNIX for sock in passed):
             raise ListenError("metrics: a socket was passed that is no TCP socket")
         try:
@@ -416,57 +406,19 @@ class Server:
             os._exit(1)
         self.stop()
 
-    async def _tend_log(self, store: Store) -> None:
-        """Keep the store's log small, and say so when another program prevents it."""
-        size = await store.tend_log()
-        if size:
-            log.warning(
-                "the store's log cannot shrink: a program holds a long read transaction",
-                bytes=size,
-            )
 
-    async def _maintain(self, store: Store) -> None:
-        """Remove what is too old, in small steps."""
-        await self._forget(store)
-        queue, limits = self.config.queue, self.config.limits
-        online = self.service.ctx.hub.devices()
-        for start in range(0, len(online), MAINTENANCE_ROWS):
-            await store.devices.seen_now(online[start : start + MAINTENANCE_ROWS])
-        now = self.clock.wall()
-        old_client_ids = now - limits.client_id_days * DAY_MS
-        steps: list[Callable[[], Any]] = [
-            partial(store.devices.drop_unseen, now - queue.device_days * DAY_MS, 10),
-            partial(store.messages.free_client_ids, old_client_ids, MAINTENANCE_ROWS),
-            partial(store.audit.trim, MAINTENANCE_ROWS),
-            partial(store.tracing.trim, MAINTENANCE_ROWS),
-            partial(store.mailings.trim, old_client_ids, 10),
-        ]
-        for step in steps:
-            while await step():
-                await self.clock.sleep(0.01)
+def new_push_id() -> str:
+    """Make a pushId: 144 bits from the system, and nothing that could be guessed from another."""
+    return secrets.token_urlsafe(18)
 
-    async def _forget(self, store: Store) -> None:
-        """Let queues expire, then history, then messages that have had an end of their own."""
-        config, now, retention = self.config, self.clock.wall(), store.retention
-        queues = now - config.queue.days * DAY_MS
-        history = now - config.store.history_days * DAY_MS if config.store.history_days else 0
-        # An hour ahead: what moves from queue to queue meanwhile is found before its message goes.
-        await retention.expire_queues(max(queues, history + HOUR_MS if history else 0))
-        if history:
-            await retention.forget(history)
-        # Repeats of a message are known by it, and a queue names it, for so long.
-        kept = max(config.queue.days, config.limits.client_id_days)
-        await retention.forget_expired(now - kept * DAY_MS - HOUR_MS)
 
-    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something now and then for as long as the server runs; what fails is tried again."""
-        while True:
-            try:
-                await work()
-            except Exception as problem:
-                # A full disk or a busy store; a store that failed ends the server elsewhere.
-                log.warning("upkeep failed", work=_name_of(work), problem=problem)
-            await self.clock.sleep(seconds)
+def _tls_context(settings: Tls) -> ssl.SSLContext:
+    """Read the certificate; raises CertificateError. A key that is no secret works, and is told."""
+    context = tls.server_context(settings.certificate, settings.key)
+    exposed = tls.exposed(settings.certificate, settings.key)
+    if exposed:
+        log.warning("the key is no secret", problem=exposed)
+    return context
 
 
 def _unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -482,10 +434,6 @@ async def _every(seconds: float, function: Callable[[], None]) -> None:
 
 async def _first(*tasks: "asyncio.Task[Any]") -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _name_of(work: Callable[..., object]) -> str:
-    return getattr(getattr(work, "func", work), "__name__", "?")
 
 
 async def _probe(store: Store) -> None:
@@ -522,10 +470,7 @@ def main(
 
     def ready(addresses: list[str]) -> None:
         if ports_file:
-            # Whoever waits for the file never sees half of it.
-            with open(f"{ports_file}.new", "w") as file:
-                file.write("".join(f"{address}\n" for address in addresses))
-            os.replace(f"{ports_file}.new", ports_file)
+            _write_whole(ports_file, "".join(f"{address}\n" for address in addresses))
 
     told = told or Told()
     try:
@@ -543,6 +488,16 @@ def main(
         # closed, and nobody waits for the rest.
         _leave(code)
     return code
+
+
+def _write_whole(path: str, text: str) -> None:
+    """Write a file that nobody sees half of, and follow no link that stands in its way."""
+    aside = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside)
+    with open(aside, "x") as file:
+        file.write(text)
+    os.replace(aside, path)
 
 
 def _first_line(config: Config) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from .commands import Context, internal_error
 from .config import Config
 from .errors import Refusal, TooMany
-from .limits import Budget
+from .limits import Budget, network
 from .model import Actor, Draft, Failed, MessageType
 from .session import Session
 from .status import Status
@@ -65,7 +65,7 @@ class Stats:
         self.accepted = 0  # connections
         self.opened: Counter[str] = Counter()  # the same by the kind of the listener
         self.closed: Counter[str] = Counter()  # connections that are gone
-        self.failed_handshakes = 0  # of TLS, and peers gone before they were served
+        self.failed_handshakes = 0  # of TLS, those that took too long among them
         self.bytes_in = 0
         self.bytes_out = 0
         # Lines by what they were
@@ -175,7 +175,7 @@ class Service:
         self.stats.accepted += 1
         self.stats.opened[peer.kind] += 1
         self.connections.add(peer)
-        self._per_address[address] += 1
+        self._per_address[network(address)] += 1
         self.operators += peer.session.operator
         refusal = self._refusal(peer, address)
         if refusal is not None:
@@ -191,19 +191,19 @@ class Service:
         if len(self.connections) - self.operators + self.handshakes > self.limits.connections:
             return TooMany(30, "too many connections")
         most = self.limits.connections_per_address
-        if self.limits.per_address and self._per_address[address] > most:
+        if self.limits.per_address and self._per_address[network(address)] > most:
             return TooMany(30, "too many connections from this address")
         return None
 
     def reserve(self, address: str) -> Callable[[], None] | None:
         """Count a TLS handshake as a connection; gives what ends that, None over a limit."""
-        crowded = self._per_address[address] >= self.limits.connections_per_address
+        crowded = self._per_address[network(address)] >= self.limits.connections_per_address
         there = len(self.connections) - self.operators + self.handshakes
         full = there >= self.limits.connections
         if self.draining or full or (crowded and self.limits.per_address):
             return None
         self.handshakes += 1
-        self._per_address[address] += 1
+        self._per_address[network(address)] += 1
         ended = False
 
         def end() -> None:
@@ -226,9 +226,10 @@ class Service:
             self._leave_address(peer.session.address)
 
     def _leave_address(self, address: str) -> None:
-        self._per_address[address] -= 1
-        if not self._per_address[address]:
-            del self._per_address[address]
+        counted = network(address)
+        self._per_address[counted] -= 1
+        if not self._per_address[counted]:
+            del self._per_address[counted]
 
     def leave(self, peer: Peer) -> None:
         """End a connection's session; its device was seen until now."""

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .errors import Refusal
+from .limits import network
 from .model import Actor, Bound
 from .outbox import Outbox
 from .status import Status
@@ -56,6 +57,10 @@ class Link(Protocol):
     def facts(self) -> tuple[float, int]:
         """Give when it was opened and how many bytes wait to be taken."""
 
+    @property
+    def answering(self) -> bool:
+        """False when what is sent to the peer's machine is sent in vain."""
+
 
 class Session:
     """The identity of one connection; it never shows its pushId."""
@@ -82,7 +87,7 @@ class Session:
         self, number: int, address: str, link: Link, heartbeat: int, *, operator: bool = False
     ) -> None:
         self.number = number  # names the connection in logs
-        self.address = address  # of the peer, for budgets
+        self.address = address  # of the peer
         self.link = link
         self.operator = operator  # it came by the control socket
         self.state = State.ANONYMOUS
@@ -100,6 +105,11 @@ class Session:
     def __repr__(self) -> str:
         who = self.actor.account if self.actor else "-"
         return f"<Session {self.number} {self.state.name} user={who}>"
+
+    @property
+    def network(self) -> str:
+        """What budgets count the peer's address as."""
+        return network(self.address)
 
     @property
     def account(self) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 _SHOWN = 80  # characters of a bad value in an error
+_SOME = 3  # names that are offered when none is near
 _WRITABLE = 1 << 64  # beyond it str() of a number gets slow, and is refused at 4,300 digits
 
 
@@ -199,7 +200,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     tail = name.lower().rpartition(".")[2]
     same = [key for key in names if key.rpartition(".")[2] == tail]
     found = same or difflib.get_close_matches(name.lower()[:_SHOWN], names, n=1)
-    return f", did you mean {names[found[0]]}?" if found else ""
+    if found:
+        return f", did you mean {names[found[0]]}?"
+    some = _of_that_section(tail, names)
+    return f", did you mean one of {', '.join(names[key] for key in some)}?" if some else ""
+
+
+def _of_that_section(name: str, keys: Iterable[str]) -> list[str]:
+    """Give the settings of the section that a name begins with, as queue_limit does: a few."""
+    sections: dict[str, list[str]] = {}
+    for key in keys:
+        section, dot, _ = key.partition(".")
+        if dot:
+            sections.setdefault(section, []).append(key)
+    first = name.partition("_")[0][:_SHOWN]
+    near = difflib.get_close_matches(first, sections, n=1)
+    found = sections[near[0]] if near else []
+    return difflib.get_close_matches(name[:_SHOWN], found, n=_SOME, cutoff=0.0)
 
 
 def one_line(text: str) -> str:

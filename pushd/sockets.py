@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,6 +17,8 @@ log = structlog.get_logger("pushd.sockets")
 
 # The kernel's struct ucred: process, user, group.
 _CREDENTIALS = struct.Struct("iii")
+# The byte of the kernel's struct tcp_info that tells how often it has sent in vain.
+_BACKOFF = 4
 
 # Bytes of the path in the address of a Unix socket.
 UNIX_NAME_MAX = 107
@@ -23,14 +26,17 @@ UNIX_NAME_MAX = 107
 NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-async def bound(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
+async def bound(host: str, port: int) -> list[socket.socket]:
     """Bind all addresses of a host, "" for all of the machine; they do not listen yet.
 
     IPv6 sockets take IPv6 alone, so that 0.0.0.0 and :: stand beside each other. Of several
     addresses those of IPv6 may be missing on this machine. Raises OSError.
     """
-    flags = socket.AI_PASSIVE
-    infos = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    # Not the loop's own: uvloop's forgets the interface of fe80::1%eth0.
+    look_up = partial(
+        socket.getaddrinfo, host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    infos = await asyncio.to_thread(look_up)
     found: list[socket.socket] = []
     missing: OSError | None = None
     for family, address in dict.fromkeys((info[0], info[4]) for info in infos):
@@ -123,8 +129,23 @@ def text_of(address: Any) -> str:
     """Write a socket's own address as people write it."""
     if not isinstance(address, tuple):
         return str(address)
-    host, port = address[:2]
+    host, port, *more = address
+    if more and more[1]:
+        with contextlib.suppress(OSError):
+            host = f"{host}%{socket.if_indextoname(more[1])}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unheard(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether the kernel sends in vain: the peer's machine is gone, or takes nothing."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BACKOFF + 1)
+    except OSError:
+        return False
+    return bool(info[_BACKOFF])
 
 
 def tune(transport: asyncio.BaseTransport, seconds: int) -> None:

@@ -5,7 +5,9 @@ that takes over only when it is whole. So connections that are there keep theirs
 changes nothing.
 """
 
+import os
 import ssl
+import stat
 
 # Of TLS 1.2 only what has forward secrecy and is authenticated; those of 1.3 all are.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -50,6 +52,16 @@ def client_context(cafile: str | None = None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:
         raise CertificateError(f"{cafile}: there is no certificate in it") from None
+
+
+def exposed(certificate: str, key: str) -> str:
+    """Say that everybody on this machine can read the key; "" when they cannot."""
+    path = key or certificate
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return f"{path}: everybody on this machine can read the key" if mode & stat.S_IROTH else ""
 
 
 def reason(problem: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from pushd import __version__, cli, config
 from pushd.config import Config
 from pushd.systemd import Told
 
+WEAK = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
 PONG = b'{"cmd":"ping","status":1,"result":{"text":""},"message":"ok","date":"x"}\n'
 
 
@@ -63,10 +65,13 @@ def pushctl(*args: str) -> Result:
     return CliRunner().invoke(cli.pushctl, args)
 
 
-def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a real pushd, which must end by itself, in an environment of only these variables."""
+def run(*args: str, weak: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a real pushd, which must end by itself, in an environment of only these variables.
+
+    To a `weak` one the modes of files apply, also if it is root.
+    """
     return subprocess.run(
-        [sys.executable, "-m", "pushd", *args],
+        [*(WEAK if weak else ()), sys.executable, "-m", "pushd", *args],
         cwd=Path(__file__).parent.parent,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -89,9 +94,9 @@ def test_a_bad_file_ends_the_process_with_78(tmp_path: Path) -> None:
     assert result.returncode == 78
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        f"{file}: limits.lin: unknown setting, did you mean line?",
-        f"{file}: limits.page: must be from 1 to 10000 (entries), not 0",
-        f"{file}: server.loop: must be one of uvloop, asyncio, not uvlop, did you mean uvloop?",
+        f"{file}:2: limits.lin: unknown setting, did you mean line?",
+        f"{file}:3: limits.page: must be from 1 to 10000 (entries), not 0",
+        f"{file}:5: server.loop: must be one of uvloop, asyncio, not uvlop, did you mean uvloop?",
         "environment: PUSHD_LIMITS_LINE: must be a whole number in plain digits, not 10k",
     ]
     assert not (tmp_path / "data").exists()
@@ -129,7 +134,28 @@ def test_a_folder_that_cannot_be_used_is_told_without_a_start(tmp_path: Path, da
     (tmp_path / "file").write_text("")
     result = run("--check-config", "--data", str(tmp_path / data))
     assert result.returncode == 78
-    assert result.stderr == f"server.data: {tmp_path / data}: {tmp_path / 'file'} is no folder\n"
+    place = f"--data: server.data: {tmp_path / data}"
+    assert result.stderr == f"{place}: {tmp_path / 'file'} is no folder\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv")
+@pytest.mark.parametrize("folder", ["", "media"])
+def test_a_folder_that_is_not_writable(tmp_path: Path, folder: str) -> None:
+    """Data and media that cannot be written to are told by --check-config, and end the start."""
+    data = tmp_path / "data"
+    (data / "media").mkdir(parents=True)
+    closed = data / folder
+    closed.chmod(0o555)
+    file = tmp_path / "a.toml"
+    file.write_text(f"[server]\ndata = '{data}'\nlisten = ['127.0.0.1:0']\n")
+    checked = run("-c", str(file), "--check-config", weak=True)
+    assert checked.returncode == 78
+    assert checked.stderr == f"{file}:2: server.data: {data}: {closed} is not writable\n"
+    started = run("-c", str(file), weak=True)
+    assert started.returncode == 1
+    assert "Permission denied" in started.stderr.splitlines()[-1]
+    assert str(closed) in started.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -273,11 +299,11 @@ def test_config_shows_each_value_and_its_origin(
     assert result.exit_code == 0
     assert len(lines) == len(config.SETTINGS)
     assert 'server.listen = ["127.0.0.1:9527"]  # default' in lines
-    assert f'log.level = "error"  # {file}' in lines
+    assert f'log.level = "error"  # {file}:2' in lines
     assert "limits.per_address = false  # PUSHD_LIMITS_PER_ADDRESS" in lines
 
     rows = json.loads(pushctl("config", "--json", "-c", str(file)).output)
-    assert rows["log.level"] == {"value": "error", "from": str(file)}
+    assert rows["log.level"] == {"value": "error", "from": f"{file}:2"}
     assert rows["server.listen"] == {"value": ["127.0.0.1:9527"], "from": "default"}
 
 

@@ -265,6 +265,15 @@ async def test_lost_reply_is_asked_for_again() -> None:
         assert len(server.stored) == 3
 
 
+async def test_a_line_that_was_cut_is_sent_again() -> None:
+    """A send of which half a line came (4000) is repeated on another connection."""
+    async with resumed() as (server, client):
+        server.refuse("list", 4000, "this line is not one JSON object")
+        assert await client.send("10002", "x") == "1"
+        assert len(server.frames("list")) == 2
+        assert len(server.frames("restart")) == 2
+
+
 async def test_sends_wait_while_disconnected() -> None:
     """While disconnected sends wait, and leave in order after the resume."""
     time = VirtualTime(instant=0.5)

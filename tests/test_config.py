@@ -36,10 +36,10 @@ def errors(*, file: Path | None = None, flags: Any = None, environ: Any = None) 
 
 
 def error_in(file: Path, text: str) -> str:
-    """The one line about a file of this text."""
+    """The one line about a file of this text, without the number of the line in it."""
     file.write_text(text, "utf-8")
     (line,) = errors(file=file)
-    return line
+    return re.sub(r"^(pushd\.toml):\d+: ", r"\1: ", line)
 
 
 # Layers
@@ -81,8 +81,8 @@ def test_each_layer_beats_the_one_before(file: Path) -> None:
     origins = config.origins(str(file), flags, environ)
     assert origins["server.data"] == ("flag", "--data")
     assert origins["server.backlog"] == (7, "PUSHD_SERVER_BACKLOG")
-    assert origins["server.zone"] == ("Asia/Shanghai", str(folder / "20.toml"))
-    assert origins["server.loop"] == ("asyncio", str(file))
+    assert origins["server.zone"] == ("Asia/Shanghai", f"{folder / '20.toml'}:3")
+    assert origins["server.loop"] == ("asyncio", f"{file}:5")
     assert origins["server.listen"] == (("127.0.0.1:9527",), "default")
     assert set(origins) == set(config.SETTINGS)
 
@@ -174,8 +174,42 @@ def test_a_file_that_is_no_toml_is_told_in_one_line(file: Path, data: bytes, wor
     """Syntax, encoding, depth and size: one line that names the file and the place."""
     file.write_bytes(data)
     (line,) = errors(file=file)
-    assert line.startswith("pushd.toml: ")
+    assert re.match(r"pushd\.toml(:[1-3])?: ", line)
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("\n\n[limits]\n\tline = -1\n", ["4: limits.line"]),
+        ("limits.line = -1\nlimits.page=0", ["1: limits.line", "2: limits.page"]),
+        ("#\nlimits = {page = 3, line = -1}\n", ["2: limits.line"]),
+        ("[limits]\n\nquue_limit = 1\n", ["3: limits.quue_limit"]),
+        ("[log]\n[quarks]\nx=1", ["2: quarks"]),
+        ("#\nlisten = 1", ["2: listen"]),
+        ("log = 1", ["1: log"]),
+        ("#\n[[log]]", ["2: log"]),
+        ('[server]\nzone = """\nline = 1\n"""\n', ["2: server.zone"]),
+        ("\ufeff\n[limits]\r\npage_max = 5\r\npage = 9", ["4: limits.page"]),
+        ("[tls]\nlisten = [\n':1']", ["2: tls.listen"]),
+        ("[limits]\nline = 10k", ["2: Expected newline or end of document after a statement"]),
+    ],
+)  # fmt: skip
+def test_an_error_names_its_line(file: Path, text: str, lines: list[str]) -> None:
+    """FILE:LINE: key, as editors know it, for values, names, syntax, and pairs that do not fit."""
+    file.write_text(text, "utf-8", newline="")
+    found = errors(file=file)
+    assert len(found) == len(lines)
+    for got, line in zip(found, lines, strict=True):
+        assert got.startswith(f"pushd.toml:{line}"), got
+
+
+def test_a_line_that_is_not_known_is_left_out(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No number is better than a wrong one."""
+    file.write_text("[limits]\nline = -1\n")
+    monkeypatch.setattr(config, "lines_of", lambda text: {})
+    (line,) = errors(file=file)
+    assert line.startswith("pushd.toml: limits.line: must be")
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
@@ -334,8 +368,8 @@ def test_all_errors_of_all_layers_come_together(file: Path) -> None:
     file.write_text("[server]\nzone='x/y'\nbacklog=0\n")
     lines = errors(file=file, flags={"log.level": "x"}, environ={"PUSHD_X": "1"})
     assert [line.split(": ")[:2] for line in lines] == [
-        ["pushd.toml", "server.zone"],
-        ["pushd.toml", "server.backlog"],
+        ["pushd.toml:2", "server.zone"],
+        ["pushd.toml:3", "server.backlog"],
         ["environment", "PUSHD_X"],
         ["flags", "--log-level"],
     ]
@@ -372,7 +406,11 @@ def test_settings_must_fit_each_other(file: Path, small: str, large: str) -> Non
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("[limits]\nquue_limit=5", "limits.quue_limit: unknown setting"),
+        (
+            "[limits]\nquue_limit=5",
+            "limits.quue_limit: unknown setting, did you mean one of queue.messages, queue.days,"
+            " queue.device_days?",
+        ),
         ("[queue]\nmesages=5", "queue.mesages: unknown setting, did you mean messages?"),
         ("[queue]\nmessages=-1", "queue.messages: must be from 1 to 100000000 (messages), not -1"),
         ("[queue]\nmessages='10k'", f"queue.messages: {WHOLE} 10k"),

@@ -4,9 +4,6 @@ import io
 import json
 import os
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -19,6 +16,7 @@ from pushd.ctl.calls import Control, NotReached, Refused
 from pushd.ctl.looking import _since
 from pushd.ctl.progress import Progress, counted
 from pushd.ctl.table import Line, Listing, Record, duration, size, title, width
+from tests.fake_control import answering
 
 NO_SERVER = {"chat", "compact", "config", "ping", "restore"}
 ARGUMENTS = {"backup", "disable", "enable", "reset_password", "unregister"}
@@ -34,28 +32,6 @@ def no_settings_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def run(*words: str, input: str = "") -> Result:
     return CliRunner().invoke(pushctl, words, input=input)
-
-
-@contextmanager
-def peer(path: Path, *answers: bytes) -> Iterator[None]:
-    """Answer each line that comes at a socket, then close."""
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with connection, connection.makefile("rb") as lines:
-            for answer in answers:
-                lines.readline()
-                connection.sendall(answer)
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
 
 
 # Tables
@@ -202,7 +178,7 @@ def test_each_verb_says_when_no_server_is_there(name: str, tmp_path: Path) -> No
 def test_each_verb_says_when_it_is_refused(name: str, tmp_path: Path) -> None:
     """Exit code 1 and the server's reason."""
     refusal = b'{"status":4004,"pushId":"","message":"only root"}\n'
-    with peer(tmp_path / "socket", refusal):
+    with answering(tmp_path / "socket", refusal):
         result = run(*words_of(name), "--socket", str(tmp_path / "socket"))
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "only root\n")
 
@@ -262,7 +238,7 @@ def test_a_deletion_is_asked_for(tmp_path: Path) -> None:
 def test_what_is_no_pushd(answer: bytes, tmp_path: Path) -> None:
     """A peer that says something else is named, and not quoted."""
     with (
-        peer(tmp_path / "socket", answer),
+        answering(tmp_path / "socket", answer),
         Control(str(tmp_path / "socket"), 5) as control,
         pytest.raises(Refused, match="no pushd answers there"),
     ):
@@ -280,7 +256,7 @@ def test_the_time_is_for_the_whole_answer(tmp_path: Path) -> None:
         ):
             control.call("stats")
     with (
-        peer(tmp_path / "short", b'{"cmd":"sta'),
+        answering(tmp_path / "short", b'{"cmd":"sta'),
         Control(str(tmp_path / "short"), 5) as control,
         pytest.raises(NotReached, match="closed without an answer"),
     ):
@@ -293,9 +269,9 @@ def test_pages_follow_each_other(tmp_path: Path) -> None:
         b'{"cmd":"users","status":1,"result":[{"n":1},{"n":2}],"message":"ok","next":"after:2"}\n',
         b'{"cmd":"users","status":1,"result":[{"n":3}],"message":"ok"}\n',
     )
-    with peer(tmp_path / "all", *pages), Control(str(tmp_path / "all"), 5) as control:
+    with answering(tmp_path / "all", *pages), Control(str(tmp_path / "all"), 5) as control:
         assert [one["n"] for one in control.entries("users")] == [1, 2, 3]
-    with peer(tmp_path / "two", pages[0]), Control(str(tmp_path / "two"), 5) as control:
+    with answering(tmp_path / "two", pages[0]), Control(str(tmp_path / "two"), 5) as control:
         assert [one["n"] for one in control.entries("users", 2)] == [1, 2]
 
 
@@ -309,3 +285,21 @@ def test_times() -> None:
     for text in ("yesterday", "-1h", "1", "h", "２h", "9999999999999d"):
         with pytest.raises(click.BadParameter):
             _since(text)
+
+
+def test_a_backup_that_is_not_to_be_seen(tmp_path: Path) -> None:
+    """A server with a /tmp of its own made the file where nobody finds it: that is no success."""
+    result = {"file": str(tmp_path / "gone.tar"), "bytes": 1, "files": 0, "damaged": 0, "names": []}
+    job = {"job": "backup", "number": 1, "state": "done", "done": 1, "total": 1, "problem": ""}
+    answer = {"cmd": "backup", "status": 1, "result": {**job, "result": result}, "message": "ok"}
+    lines = [json.dumps(answer).encode() + b"\n"]
+    path = tmp_path / "socket"
+    with answering(path, *lines):
+        found = run("backup", str(tmp_path / "gone.tar"), "--socket", str(path))
+    assert found.exit_code == 1
+    assert "not to be seen from here" in found.stderr
+    (tmp_path / "gone.tar").touch()
+    path.unlink()
+    with answering(path, *lines):
+        found = run("backup", str(tmp_path / "gone.tar"), "--socket", str(path))
+    assert found.exit_code == 0

@@ -347,9 +347,10 @@ def test_decisions_are_whole_and_listed() -> None:
 
 
 def test_the_changes_are_of_this_version() -> None:
-    """The newest version that the changes speak of is the one that is built."""
+    """The newest version that the changes speak of is the one that is built, or what follows it."""
     versions = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
-    assert versions[0] == __version__
+    assert next(each for each in versions if each != "Unreleased") == __version__
+    assert "Unreleased" not in versions[1:]
 
 
 def test_the_package_is_typed() -> None:

@@ -284,7 +284,7 @@ async def test_a_full_database_refuses_what_grows_and_nothing_else(tmp_path: Pat
     config = Config(server=Server(data=str(tmp_path)), store=StoreConfig(reserve=4096, readers=1))
     store = await Store.open(config, clock)
     store.start(lambda deliveries, signals: None)
-    store.writer._journal.reserve._now = clock.now
+    store.writer.journal.reserve._now = clock.now
     try:
         actor = Actor((await store.accounts.register("13800000000", b"hash", "")).id)
         await _limit(store, 1)
@@ -336,7 +336,7 @@ async def faulty_store(folder: Path, clock: Clock, **settings: int) -> AsyncIter
     )
     store = await Store.open(config, clock)
     store.start(lambda deliveries, signals: None)
-    journal = store.writer._journal
+    journal = store.writer.journal
     journal.reserve._now = clock.now
     journal.db = Faulty(journal.db)  # type: ignore[assignment]
     try:
@@ -346,7 +346,7 @@ async def faulty_store(folder: Path, clock: Clock, **settings: int) -> AsyncIter
 
 
 def faulty(store: Store) -> Faulty:
-    found = store.writer._journal.db
+    found = store.writer.journal.db
     assert isinstance(found, Faulty)
     return found
 
@@ -368,7 +368,7 @@ async def test_acks_that_find_the_disk_full_are_written_later(tmp_path: Path) ->
     async with faulty_store(tmp_path, clock) as store:
         one, _ = await two_users(store)
         bound = await store.devices.create(
-            one, b"token", "", most=1, online=(), then=lambda bound: None
+            one, b"token", "", most=1, online=(), answering=(), then=lambda bound: None
         )
         faulty(store).part = "INSERT INTO position (device, last"
         store.ack(bound.actor, 1, 1)

@@ -764,7 +764,7 @@ async def test_a_commit_of_which_nothing_is_known_keeps_the_bytes(bench: Bench) 
     def fail(*_: object) -> None:
         raise StoreFailed("the sync failed")
 
-    bench.store.writer._journal.commit = fail  # type: ignore[method-assign]
+    bench.store.writer.journal.commit = fail  # type: ignore[method-assign]
     await refused(Status.RESTARTING, bench.save(a, b"hello"))
     await asyncio.wait([task])
     assert isinstance(task.exception(), StoreFailed)

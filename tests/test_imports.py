@@ -24,13 +24,17 @@ TABLE = {
     "clock": "",
     "sockets": "",
     "histogram": "",
+    "folders": "",
     "audit": "",
+    "common": "",
     "tls": "",
     "systemd": "",
     "encoding": "",
     "settings": "",
     "log": "",
-    "config": "errors settings",
+    "steady": "",
+    "keylines": "",
+    "config": "errors keylines settings",
     # The core, without I/O
     "model": "",
     "names": "errors status",
@@ -38,15 +42,18 @@ TABLE = {
     "protocol": "clock encoding errors model status",
     "draft": "config encoding errors model names protocol status",
     "outbox": "model",
-    "session": "errors model outbox protocol status",
+    "session": "errors limits model outbox protocol status",
     # Beside the loop
     "passwords": "errors",
-    "media": "errors status",
-    "store": "audit clock config draft encoding errors histogram model names outbox status",
+    "media": "errors folders status",
+    "store": (
+        "audit clock config draft encoding errors folders histogram model names outbox status"
+        " steady"
+    ),
     # Upkeep
     "jobs": "errors status",
-    "archive": "errors media store",
-    "backup": "archive errors jobs media store",
+    "archive": "errors folders media steady store",
+    "backup": "archive errors folders jobs media steady store",
     "check": "archive errors jobs media store",
     # The server
     "hub": "clock encoding errors model outbox protocol session status",
@@ -55,8 +62,8 @@ TABLE = {
         " store"
     ),
     "handlers": (
-        "backup check commands draft encoding errors jobs media model names outbox protocol session"
-        " status store"
+        "backup check clock commands common draft encoding errors jobs media model names outbox"
+        " protocol session status store"
     ),
     "service": "commands config errors limits model session status",
     "connection": (
@@ -69,6 +76,7 @@ TABLE = {
     "control": ("clock connection errors log metrics model protocol session sockets status store"),
     "reload": "commands config errors log service",
     "dump": "service",
+    "upkeep": "clock commands handlers",
     "listeners": "config connection service sockets",
     "stages": "clock service",
     "server": "*",

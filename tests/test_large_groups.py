@@ -87,6 +87,12 @@ async def test_five_thousand(tmp_path: Path) -> None:
             await groups.invite(owner, key, [friends[-1]])
         assert refused.value.status == Status.LIMIT_REACHED
         await written_to(bench, owner, key)
+        await bench.reopen()
+        asked: list[str] = []
+        bench.journal.db.set_trace_callback(asked.append)
+        await written_to(bench, owner, key)
+        # Nor is each member asked about singly when nothing is known after a start.
+        assert 0 < len([sql for sql in asked if sql.startswith("SELECT")]) < MOST / 50
     finally:
         await bench.store.close()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pushd.limits import Budget, Penalties
+from pushd.limits import Budget, Penalties, network
 
 START = 1000.0
 HOME = ("18870742138", "192.0.2.1")
@@ -293,3 +293,20 @@ def test_trusted_is_still_limited() -> None:
     penalties = Penalties()
     penalties.succeeded(HOME, START)
     assert wrong(penalties, HOME, START, 6)[-1] == 60
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("fe80::1", "fe80::2", False),
+        ("uid 0 pid 1", "uid 0 pid 2", False),
+        ("local:x", "local:y", False),
+    ],
+)
+def test_a_customer_is_one(one: str, other: str, same: bool) -> None:
+    """The addresses of IPv6 that one customer has count as one, for else none would be limited."""
+    assert (network(one) == network(other)) is same
+    assert network("::1") == "::1"

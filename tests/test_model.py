@@ -331,6 +331,14 @@ class Machine(RuleBasedStateMachine):
             return 4004
         return 4004 if group.muted.get(user.id, 0) > self.clock.wall() else 1
 
+    def may_whisper(self, one: User, other: User) -> int:
+        """The status of a message from one person to another."""
+        return 1 if self.are_friends(one, other) and not self.blocks(other, one) else 4004
+
+    def blocks(self, one: User, other: User) -> bool:
+        """Tell whether somebody takes nothing from another person."""
+        return False
+
     # --- asking the server --------------------------------------------------------------------
 
     def ask(self, user: User, cmd: str, expected: int, **fields: object) -> Any:
@@ -367,6 +375,8 @@ class Machine(RuleBasedStateMachine):
             self.ask(one, "add_friend", 4004, userId=other.id)
         elif self.are_friends(one, other):
             self.ask(one, "add_friend", 12000, userId=other.id)
+        elif self.blocks(other, one):
+            self.ask(one, "add_friend", 4004, userId=other.id)
         elif (other.id, one.id) in self.requests:
             self.ask(one, "add_friend", 1, userId=other.id)
             self.requests -= {(other.id, one.id), (one.id, other.id)}
@@ -570,10 +580,10 @@ class Machine(RuleBasedStateMachine):
     def whisper(self, d: int, b: int) -> None:
         """Say something to a friend."""
         device, other = self.device(d), self.user(b)
-        friends = self.are_friends(device.user, other)
+        status = self.may_whisper(device.user, other)
         message = said("1", f"{self.step}", toId=other.id)
-        row = self.post(device, message, 1 if friends else 4004)
-        if friends:
+        row = self.post(device, message, status)
+        if status == 1:
             self.spread(device, [device.user.id, other.id], message, row)
             self.sent.append(Sent(device.user, message, row, None))
 
@@ -714,7 +724,7 @@ class Machine(RuleBasedStateMachine):
         if group is not None:
             status = self.may_speak(group, user, message["type"])
         else:
-            status = 1 if self.are_friends(user, other) else 4004
+            status = self.may_whisper(user, other)
         reply = self.run(user.wire.exchange(frame([message])))
         assert reply["status"] == status, f"{message}: {status} expected: {reply}"
         if status != 1:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 from pushd import metrics
 from pushd.metrics import COUNTER, HISTOGRAM, METRICS
 
-FOLDER = Path(__file__).parent.parent / "packaging"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "packaging"
 DASHBOARD = FOLDER / "grafana.json"
 ALERTS = FOLDER / "alerts.yml"
 ROWS = {row.name: row for row in METRICS}
@@ -127,3 +130,28 @@ def test_panels() -> None:
         }
         assert not cells & taken, panel["title"]
         taken |= cells
+
+
+# With Prometheus' own tool
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool (Debian: prometheus)")
+@pytest.mark.parametrize(
+    "words",
+    [("check", "rules", str(ALERTS)), ("test", "rules", "tests/alerts_test.yml")],
+    ids=["check", "test"],
+)
+def test_the_rules_are_good(words: tuple[str, ...]) -> None:
+    """Prometheus takes the rules, and each alert comes when it should and only then."""
+    done = subprocess.run(
+        ["promtool", *words], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_rule_is_tested() -> None:
+    """No alert is without a series that fires it and one that does not."""
+    text = (ROOT / "tests" / "alerts_test.yml").read_text("utf-8")
+    for name in alerts():
+        assert len(re.findall(rf"\b{name}\b", text)) >= 2, name

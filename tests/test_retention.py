@@ -1,17 +1,18 @@
 """What is removed when: a clock that a test moves, and steps that delay nobody.
 
-`Server._forget` is what a running server does once an hour; the tests call the same.
+`upkeep.forget` is what a running server does once an hour; the tests call the same.
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pushd import upkeep
 from pushd.config import Config, Limits, Queue, Server, load
 from pushd.config import Store as StoreConfig
 from pushd.errors import ConfigError, StoreRefused
-from pushd.server import Server as Process
 from pushd.store import FILE, retention
 from pushd.store.check import open_stopped
 from pushd.store.copy import compact
@@ -36,7 +37,7 @@ async def forget(bench: Bench, days: int = HISTORY, queue: int = 30, client_ids:
         store=StoreConfig(history_days=days),
         limits=Limits(client_id_days=client_ids),
     )
-    await Process(config, bench.clock)._forget(bench.store)
+    await upkeep.forget(replace(bench.ctx, config=config, store=bench.store))
 
 
 def messages(bench: Bench) -> set[int]:

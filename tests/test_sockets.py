@@ -52,7 +52,7 @@ async def test_a_peer_on_a_socket_for_both_families() -> None:
 
 async def bound(host: str, port: int = 0) -> list[tuple[Any, ...]]:
     """The names of the sockets for a host, closed again."""
-    found = await sockets.bound(asyncio.get_running_loop(), host, port)
+    found = await sockets.bound(host, port)
     names = [sock.getsockname() for sock in found]
     for sock in found:
         sock.close()
@@ -73,10 +73,9 @@ async def test_no_host_is_both_families() -> None:
 
 async def test_both_families_have_one_port() -> None:
     """0.0.0.0 and :: stand beside each other, in either order."""
-    loop = asyncio.get_running_loop()
     for hosts in (("0.0.0.0", "::"), ("::", "0.0.0.0")):
-        [first] = await sockets.bound(loop, hosts[0], 0)
-        [second] = await sockets.bound(loop, hosts[1], first.getsockname()[1])
+        [first] = await sockets.bound(hosts[0], 0)
+        [second] = await sockets.bound(hosts[1], first.getsockname()[1])
         first.close()
         second.close()
 

@@ -91,7 +91,7 @@ class Bench:
     @property
     def journal(self) -> Journal:
         """The writer's side; look at it only while nothing is being committed."""
-        return self.store.writer._journal
+        return self.store.writer.journal
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Read the database on a connection of one's own: what is committed, and no more."""
@@ -109,7 +109,7 @@ class Bench:
         """Make a device for a login."""
         token = f"token {actor.account} {self.clock.ms} {random.random()}".encode()
         return await self.store.devices.create(
-            actor, token, "", most=most, online=online, then=lambda bound: None
+            actor, token, "", most=most, online=online, answering=online, then=lambda bound: None
         )
 
     async def befriend(self, one: Actor, other: Actor) -> None:

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from pushd import metrics
 from pushd.ctl import pushctl, watching
 from pushd.ctl.calls import NotReached
 from pushd.ctl.top import LATENCIES, RATES, compare, figures, heading, quantile, text
+from tests.fake_control import answering
 
 ROWS = {row.name: row for row in metrics.METRICS}
 
@@ -186,26 +185,11 @@ def test_text() -> None:
 
 @contextmanager
 def server(path: Path, *answers: dict[str, Any]) -> Iterator[None]:
-    """Answer each question at a control socket; then close."""
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with connection, connection.makefile("rb") as lines:
-            for each in answers:
-                asked = json.loads(lines.readline())
-                assert asked["cmd"] == "top"
-                reply = {"cmd": "top", "status": 1, "message": "ok", "result": each}
-                connection.sendall(json.dumps(reply).encode() + b"\n")
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
+    """Answer each question at a control socket, which must be for `top`; then close."""
+    replies = [{"cmd": "top", "status": 1, "message": "ok", "result": each} for each in answers]
+    with answering(path, *(json.dumps(each).encode() + b"\n" for each in replies)) as asked:
+        yield
+    assert [json.loads(line)["cmd"] for line in asked] == ["top"] * len(answers)
 
 
 def test_a_count(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ MASKS = (
     (re.compile(r'(?<="time":)\d{13}'), "TIME"),
     (re.compile(r'(?<="connection":")\d+(?=")'), "NUMBER"),
     (re.compile(r"(?<=answered in )[0-9.]+(?= ms)"), "DURATION"),
+    (re.compile(r"(?<=: )[0-9.]+ KiB(?=, )"), "SIZE"),
     (re.compile(r"(?<=\[)\d\d:\d\d(?=\])"), "CLOCK"),
 )
 

@@ -17,11 +17,13 @@ from .calls import Control
 from .options import (
     NOT_REACHED,
     cafile_option,
+    complete_file,
     fail,
     json_option,
     server_option,
     socket_option,
 )
+from .table import json_text
 from .verb import failures, pushctl
 
 _REPLY_MAX = 65536  # bytes of the reply to a ping
@@ -45,7 +47,14 @@ def chat(*, server: str, cafile: str | None) -> None:
 
 
 @pushctl.command("config")
-@click.option("-c", "--config", "file", metavar="FILE", help="Read this settings file.")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Read this settings file.",
+)
 @json_option
 @click.option("--default", is_flag=True, help="Print a settings file with all the defaults.")
 def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
@@ -59,7 +68,7 @@ def show_config(*, file: str | None, as_json: bool, default: bool) -> None:
         fail(error, 1)
     if as_json:
         rows = {key: {"value": value, "from": origin} for key, (value, origin) in origins.items()}
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        click.echo(json_text(rows))
         return
     for key, (value, origin) in origins.items():
         click.echo(f"{key} = {settings.toml(value)}  # {origin}")

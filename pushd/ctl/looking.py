@@ -6,25 +6,58 @@ from typing import Any
 
 import click
 
-from .calls import Control
+from .calls import Control, Fields
 from .options import limit_option
 from .table import Answer, Listing, Record, duration, size
+from .top import milliseconds, quantile
 from .verb import verb
 
 SHOWN_STATS: dict[str, Callable[[Any], str]] = {
     "uptime": duration,
     "storeBytes": size,
     "logBytes": size,
+    "bytesIn": size,
+    "bytesOut": size,
+    "memoryBytes": size,
+    "oldestSeconds": lambda seconds: duration(int(seconds)),
+    "syncP99": milliseconds,
+    "loopLagP99": milliseconds,
+    "loopLagMax": milliseconds,
 }
 USER = "userId username phone state devices online lastSeen"
 
 
 @verb("status")
 def status(control: Control) -> Answer:
-    """Tell how the server does, and how much it holds."""
+    """Tell how the server does since its start, and how much it holds."""
     found = control.call("stats", counts=True)
     counts = found.pop("counts", {})
-    return Record({**found, **counts}, SHOWN_STATS)
+    metrics = control.call("top", size=1)["metrics"]
+    return Record({**found, **_vitals(metrics), **counts}, SHOWN_STATS)
+
+
+def _vitals(metrics: Fields) -> Fields:
+    """Choose what is looked at first of all metrics; times are in seconds."""
+    batches = metrics["pushd_commit_operations"]
+    return {
+        "ready": bool(metrics["pushd_ready"]),
+        "framesByKind": {kind: n for kind, n in metrics["pushd_frames_total"].items() if n},
+        "messagesAccepted": metrics["pushd_messages_accepted_total"],
+        "messagesAcked": metrics["pushd_messages_acked_total"],
+        "oldestSeconds": metrics["pushd_queue_oldest_seconds"]["all"],
+        "batchMean": round(batches["sum"] / batches["count"], 2) if batches["count"] else 0.0,
+        "syncP99": _p99(metrics["pushd_sync_seconds"]),
+        "loopLagP99": _p99(metrics["pushd_loop_lag_seconds"]),
+        "loopLagMax": metrics["pushd_loop_lag_max_seconds"],
+        "bytesIn": metrics["pushd_received_bytes_total"],
+        "bytesOut": metrics["pushd_sent_bytes_total"],
+        "memoryBytes": metrics["pushd_memory_bytes"],
+        "failedHandshakes": metrics["pushd_tls_handshakes_failed_total"],
+    }
+
+
+def _p99(histogram: Fields) -> float:
+    return quantile(histogram["buckets"], histogram["count"], 0.99)
 
 
 @verb("stats")

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__, config, settings
 from ..errors import ConfigError
+from ..log import escape
 
 FAILED = 1
 NOT_REACHED = 3
@@ -20,8 +22,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def fail(error: object, code: int = FAILED) -> NoReturn:
     """Say what is wrong in one line on standard error, and exit."""
-    click.echo(str(error), err=True)
+    click.echo(escape_lines(str(error)), err=True)
     sys.exit(code)
+
+
+def escape_lines(text: str) -> str:
+    """Escape what quotes others, but for its line ends."""
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def version(name: str) -> Callable[[Function], Function]:
@@ -48,6 +55,20 @@ def check_server(_ctx: click.Context, _option: click.Parameter, value: Any) -> A
     return value
 
 
+def complete_file(
+    _ctx: click.Context, _option: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    return [CompletionItem(begun, type="file")]
+
+
+def complete_folder(
+    _ctx: click.Context, _option: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Let the shell complete the name of a folder."""
+    return [CompletionItem(begun, type="dir")]
+
+
 server_option = click.option(
     "-s",
     "--server",
@@ -58,7 +79,10 @@ server_option = click.option(
     help="The server, as host:port or tls://host:port.",
 )
 cafile_option = click.option(
-    "--cafile", metavar="FILE", help="Trust the certificates in this file, not the system's."
+    "--cafile",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Trust the certificates in this file, not the system's.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 timeout_option = click.option(
@@ -69,13 +93,25 @@ timeout_option = click.option(
     help="Seconds to wait for each answer.",
 )
 socket_option = click.option(
-    "--socket", "socket_path", metavar="PATH", help="The control socket of the server."
+    "--socket",
+    "socket_path",
+    metavar="PATH",
+    shell_complete=complete_file,
+    help="The control socket of the server.",
 )
 data_option = click.option(
-    "--data", metavar="DIR", help="The data directory of the server, where its socket is."
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The data directory of the server, where its socket is.",
 )
 file_option = click.option(
-    "-c", "--config", "file", metavar="FILE", help="The settings file of the server."
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="The settings file of the server.",
 )
 limit_option = click.option(
     "--limit",

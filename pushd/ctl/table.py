@@ -18,6 +18,8 @@ Fields = dict[str, Any]
 Show = Callable[[Any], str]
 
 GAP = "  "
+# JSON escapes the controls of ASCII only; U+009B begins a command of a terminal as well.
+_RAW = re.compile(r"[^ -~\n]")
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Listing:
 
     def json(self) -> str:
         """Give one array."""
-        return _json(list(counted("fetched", self.entries)))
+        return json_text(list(counted("fetched", self.entries)))
 
 
 @dataclass(slots=True)
@@ -61,7 +63,7 @@ class Record:
 
     def json(self) -> str:
         """Give one object."""
-        return _json(self.fields)
+        return json_text(self.fields)
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Line:
 
     def json(self) -> str:
         """Give one object."""
-        return _json(self.fields)
+        return json_text(self.fields)
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ class Detail:
 
     def json(self) -> str:
         """Give one object."""
-        return _json(self.fields)
+        return json_text(self.fields)
 
 
 Answer = Listing | Record | Line | Detail
@@ -166,5 +168,11 @@ def _shown(value: Any, show: Show | None) -> str:
     return escape(str(value))
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """Write JSON that a terminal may show: what JSON would leave raw of controls is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _RAW.sub(lambda found: found[0] if found[0].isprintable() else _ascii(found[0]), text)
+
+
+def _ascii(char: str) -> str:
+    return json.dumps(char)[1:-1]

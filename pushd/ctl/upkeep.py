@@ -16,9 +16,13 @@ from msgspec import to_builtins
 
 from .. import config
 from ..errors import ConfigError, PushdError
+from ..log import escape
 from .calls import Control, Fields, NotReached, Refused
 from .options import (
+    complete_file,
+    complete_folder,
     data_option,
+    escape_lines,
     fail,
     file_option,
     json_option,
@@ -36,21 +40,31 @@ STOP_TIMEOUT = 10
 
 
 @verb("backup")
-@click.argument("archive", metavar="FILE")
+@click.argument("archive", metavar="FILE", shell_complete=complete_file)
 def backup(control: Control, archive: str) -> Line:
     """Back the running server up into the new FILE; one that ends in gz is packed."""
     result = _follow(control, "backup", file=os.path.abspath(archive))
+    if not os.path.exists(result["file"]) and os.access(os.path.dirname(result["file"]), os.X_OK):
+        fail(
+            f"{result['file']}: the server made it where it is not to be seen from here:"
+            " its service has a folder of its own there, as systemd's PrivateTmp gives one"
+        )
     text = f"{result['file']}: {size(result['bytes'])}, {result['files']} files"
     if result["damaged"]:
         click.echo(f"missing or damaged, and not in it: {result['damaged']} files", err=True)
         for name in result["names"]:
-            click.echo(f"    {name}", err=True)
+            click.echo(f"    {escape(name)}", err=True)
     return Line(text, result)
 
 
 @pushctl.command()
-@click.argument("archive", metavar="FILE")
-@click.option("--data", metavar="DIR", help="The empty or new folder to restore to.")
+@click.argument("archive", metavar="FILE", shell_complete=complete_file)
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The empty or new folder to restore to.",
+)
 @file_option
 @json_option
 def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) -> None:
@@ -79,7 +93,12 @@ def restore(*, archive: str, data: str | None, file: str | None, as_json: bool) 
 
 
 @pushctl.command()
-@click.option("--data", metavar="DIR", help="The folder of a server that is stopped.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="The folder of a server that is stopped.",
+)
 @file_option
 @json_option
 def compact(*, data: str | None, file: str | None, as_json: bool) -> None:
@@ -118,7 +137,7 @@ def check(
                 raise
             found = _check_stopped(_data(data, file))
     answer = Line("", found["report"])
-    click.echo(answer.json() if as_json else found["text"])
+    click.echo(answer.json() if as_json else escape_lines(found["text"]))
     sys.exit(1 if found["report"]["found"] else 0)
 
 

@@ -56,7 +56,7 @@ def verb(name: str, *options: Option) -> Callable[[Callable[..., Answer]], click
             **values: Any,
         ) -> None:
             path = socket_of(socket_path, data, file)
-            with failures(), Control(path, timeout) as control:
+            with failures(), Control(path, timeout) as control, reading(path):
                 answer = function(control, **values)
                 text = answer.json() if as_json else answer.text()
             click.echo(text)
@@ -67,6 +67,23 @@ def verb(name: str, *options: Option) -> Callable[[Callable[..., Answer]], click
         return pushctl.command(name)(run)
 
     return mark
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Refuse answers that have not the shape that this version knows."""
+    try:
+        yield
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as bug:
+        what = f"{type(bug).__name__}: {bug}"
+        raise Refused(f"{path}: the answer is not as this pushctl knows it ({what})") from None
 
 
 @contextmanager

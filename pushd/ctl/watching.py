@@ -1,6 +1,5 @@
 """The verb that looks again and again."""
 
-import json
 import sys
 import time
 from importlib.util import find_spec
@@ -9,8 +8,9 @@ import click
 
 from .calls import Control
 from .options import data_option, file_option, json_option, socket_of, socket_option, timeout_option
+from .table import json_text
 from .top import compare, text
-from .verb import failures, pushctl
+from .verb import failures, pushctl, reading
 
 
 @pushctl.command("top")
@@ -45,7 +45,7 @@ def top(
     a line.
     """
     path = socket_of(socket_path, data, file)
-    with failures(), Control(path, timeout) as control:
+    with failures(), Control(path, timeout) as control, reading(path):
         if plain or as_json or count or not _has_screen():
             _print(control, interval, count, as_json)
             return
@@ -70,7 +70,7 @@ def _print(control: Control, interval: float, count: int, as_json: bool) -> None
             view = compare(before, after)
             before, shown = after, shown + 1
             if as_json:
-                click.echo(json.dumps(view.fields(), ensure_ascii=False))
+                click.echo(json_text(view.fields(), None))
             else:
                 click.echo(("\n\n" if shown > 1 else "") + text(view))
     except KeyboardInterrupt:

@@ -41,7 +41,11 @@ async def account(ctx: Context, session: Session, request: Account) -> AccountOu
     """Show an account, one's own unless `userId` says another."""
     own = session.who.account
     user = user_id(request.user_id) if request.user_id else own
-    return await ctx.store.accounts.as_seen(own, user)
+    seen = await ctx.store.accounts.as_seen(own, user)
+    if user != own and not seen.user.is_friend:
+        # Ids are numbers in a row: without a budget all users could be read one by one.
+        ctx.spend(session, "profiles")
+    return seen
 
 
 async def complete_account(ctx: Context, session: Session, request: CompleteAccount) -> AccountOut:

@@ -11,13 +11,12 @@ from ..draft import user_number
 from ..encoding import encode
 from ..errors import BadField, Refusal
 from ..model import MAX_INT, Empty, Id
-from ..names import check_password
 from ..session import Session
 from ..status import Status
 from ..store.messages import shown_key
 from .account import user_id
 from .file import SavedOut, keep
-from .login import check_own_password
+from .login import check_known_password, check_own_password
 
 # How many rows are read for an archive at a time.
 EXPORT_PAGE = 1000
@@ -40,7 +39,7 @@ class Report(Request):
 async def delete_account(ctx: Context, session: Session, request: DeleteAccount) -> Empty:
     """Remove the caller's account; the connection is as before the login then."""
     actor = session.who
-    password = check_password(request.password, ctx.config.auth.min_password)
+    password = check_known_password(ctx, request.password)
     await check_own_password(ctx, session, password, "password")
     await ctx.store.lifecycle.delete(actor)
     ctx.hub.revoke(actor.account, session)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ..clock import HOUR_MS
 from ..commands import Command, Context, Needs, Request
 from ..errors import BadField, Refusal
 from ..media import Fresh, Part, key_of
@@ -27,7 +28,6 @@ STEP = 500
 PAUSE = 0.01
 # Of the 256 folders of files, how many one sweep an hour looks through for strays.
 FOLDERS = 16
-HOUR_MS = 3_600_000
 
 
 class SaveFile(Request):

@@ -7,6 +7,7 @@ from msgspec import Meta
 from ..commands import Command, Context, Needs, Page, Paged, Request, listed
 from ..errors import BadField, Refusal
 from ..model import MAX_INT, AccountOut, Maybe, PresenceOut, UserOut
+from ..names import check_label
 from ..session import Session
 from ..status import Status
 from .account import user_id
@@ -91,7 +92,7 @@ async def set_alias(ctx: Context, session: Session, request: SetAlias) -> UserOu
     user = user_id(request.user_id)
     if request.alias is None:
         raise BadField("alias", 'say an alias; "" clears it')
-    await ctx.store.friends.set_alias(session.who, user, request.alias.strip())
+    await ctx.store.friends.set_alias(session.who, user, check_label(request.alias, "alias"))
     return await ctx.store.friends.user(session.account, user)
 
 
@@ -162,8 +163,8 @@ COMMANDS = (
     Command("delete_friend", delete_friend, User, Needs.SESSION),
     Command("friend_requests", friend_requests, Paged, Needs.SESSION, listing=True),
     Command("set_alias", set_alias, SetAlias, Needs.SESSION),
-    Command("block", block, User, Needs.SESSION),
-    Command("unblock", unblock, User, Needs.SESSION),
+    Command("block", block, User, Needs.SESSION, budget="profiles"),
+    Command("unblock", unblock, User, Needs.SESSION, budget="profiles"),
     Command("blocked", blocked, Paged, Needs.SESSION, listing=True),
     Command("presence", presence, Presence, Needs.SESSION, listing=True),
 )

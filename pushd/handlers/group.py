@@ -7,7 +7,7 @@ from msgspec import Meta
 from ..commands import Command, Context, Needs, Page, Paged, Request, listed
 from ..errors import BadField
 from ..model import GroupOut, Id, Maybe, Natural
-from ..names import fold
+from ..names import check_label, fold
 from ..session import Session
 from .account import user_id
 
@@ -246,7 +246,7 @@ def _key(text: str | None) -> str:
 
 
 def _name(text: str | None) -> str:
-    name = (text or "").strip()
+    name = check_label(text or "", "name")
     if not name:
         raise BadField("name", "name is empty")
     return name

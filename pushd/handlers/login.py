@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from ..commands import Command, Context, Needs, Request
+from ..common import common_passwords
 from ..errors import Refusal, TooMany
 from ..model import Account, AccountOut, Actor, Bound, DeviceOut, Empty, Frame, Integer
 from ..names import check_password, check_username, normal_phone
@@ -52,10 +53,9 @@ class SignOut(Request):
 
 async def register(ctx: Context, session: Session, request: Register) -> AccountOut:
     """Make an account and log the connection in."""
-    auth = ctx.config.auth
-    password = check_password(request.password, auth.min_password)
+    password = check_new_password(ctx, request.password)
     phone = normal_phone(request.phone)
-    username = check_username(request.username, auth.reserved_names)
+    username = check_username(request.username, ctx.config.auth.reserved_names)
     hashed = await ctx.hasher.hash(password)
     account = await ctx.store.accounts.register(phone, hashed, username)
     _log_in(ctx, session, account)
@@ -65,7 +65,7 @@ async def register(ctx: Context, session: Session, request: Register) -> Account
 
 async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
     """Log the connection in; wrong passwords cost growing waits."""
-    password = check_password(request.password, _shortest(ctx))
+    password = check_known_password(ctx, request.password)
     phone = normal_phone(request.phone)
     account = await ctx.store.accounts.by_phone(phone)
     trusted = account is not None and await _trusted(ctx, session, account)
@@ -87,7 +87,7 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
     known = account
     await ctx.store.accounts.enter(
         known,
-        session.address if ctx.config.limits.per_address else "",
+        session.network if ctx.config.limits.per_address else "",
         then=lambda _: _log_in(ctx, session, known),
     )
     ctx.attempts.note("login", known.id, session.address, "ok")
@@ -106,8 +106,8 @@ async def logout(ctx: Context, session: Session, request: Request) -> Empty:
 async def change_password(ctx: Context, session: Session, request: ChangePassword) -> AccountOut:
     """Change the password; every other login of the account ends."""
     actor = session.who
-    old = check_password(request.old, _shortest(ctx), field="old")
-    new = check_password(request.new, ctx.config.auth.min_password, field="new")
+    old = check_known_password(ctx, request.old, "old")
+    new = check_new_password(ctx, request.new, "new")
     await check_own_password(ctx, session, old, "old")
     hashed = await ctx.hasher.hash(new)
     changed = await ctx.store.accounts.change_password(actor, hashed)
@@ -166,6 +166,7 @@ async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
         frame.device or "",
         most=ctx.config.limits.devices,
         online=ctx.hub.devices_of(session.account),
+        answering=ctx.hub.answering_devices_of(session.account),
         then=lambda bound: _bind(ctx, session, bound, push_id, fresh=True),
     )
     return await _started(ctx, session, frame, bound)
@@ -191,7 +192,7 @@ async def _resume(ctx: Context, session: Session, frame: Frame, actor: Actor | N
     if not push_id:
         raise Refusal(Status.ERROR_NET, "this pushId is not known", field="pushId")
     if ctx.config.limits.per_address:
-        wait = ctx.budgets["wrong_push_ids"].peek(session.address, ctx.clock.now())
+        wait = ctx.budgets["wrong_push_ids"].peek(session.network, ctx.clock.now())
         if wait:
             ctx.budgets["wrong_push_ids"].refused += 1
             raise TooMany(wait)
@@ -276,7 +277,7 @@ async def _guess(
     unless it is trusted; without budgets per address nobody waits, or a guesser could lock an
     account whose owner has the same address.
     """
-    key = (phone, session.address)
+    key = (phone, session.network)
     async with ctx.turns.of(key):
         wait = ctx.penalties.check(key, ctx.clock.now())
         if wait and ctx.config.limits.per_address and not trusted:
@@ -311,11 +312,19 @@ async def _trusted(ctx: Context, session: Session, account: Account) -> bool:
     if not ctx.config.limits.per_address:
         return False
     since = ctx.clock.wall() - ctx.config.limits.trust_days * DAY
-    return await ctx.store.accounts.knows_address(account.id, session.address, since)
+    return await ctx.store.accounts.knows_address(account.id, session.network, since)
 
 
-def _shortest(ctx: Context) -> int:
-    return min(SHORTEST, ctx.config.auth.min_password)
+def check_new_password(ctx: Context, value: str | None, field: str = "password") -> bytes:
+    """Give the bytes of a password that somebody chooses; raises Refusal."""
+    auth = ctx.config.auth
+    common = common_passwords() if auth.refuse_common else ()
+    return check_password(value, auth.min_password, field=field, common=common)
+
+
+def check_known_password(ctx: Context, value: str | None, field: str = "password") -> bytes:
+    """Give the bytes of a password that may be older than the rules for new ones."""
+    return check_password(value, min(SHORTEST, ctx.config.auth.min_password), field=field)
 
 
 def _log_in(ctx: Context, session: Session, account: Account) -> None:

@@ -31,10 +31,11 @@ from ..model import (
     StatsOut,
     UserIdOut,
 )
-from ..names import check_password, check_username, normal_phone
+from ..names import check_username, normal_phone
 from ..session import Session
 from ..status import Status
 from ..store.overview import UserRow
+from .login import check_new_password
 
 # The largest page of an operator's list.
 PAGE_MAX = 1000
@@ -369,7 +370,7 @@ def session_out(ctx: Context, session: Session) -> SessionOut:
 def _password(ctx: Context, given: str | None) -> tuple[bytes, str]:
     """Check a new password, or make one; gives it to hash, and to show if it was made."""
     made = "" if given else secrets.token_urlsafe(PASSWORD_BYTES)
-    return check_password(given or made, ctx.config.auth.min_password), made
+    return check_new_password(ctx, given or made), made
 
 
 def _id(number: int) -> str:

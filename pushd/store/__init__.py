@@ -24,6 +24,7 @@ from typing import Any
 from ..clock import Clock, Dates
 from ..config import Config
 from ..errors import StoreFailed, StoreRefused
+from ..folders import make_folder
 from ..model import Actor
 from .accounts import Accounts
 from .audit import Audit
@@ -258,7 +259,7 @@ class Store:
 
 def _lock(folder: Path) -> Lock:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         return Lock(folder)
     except OSError as problem:
         raise StoreRefused(f"{folder}: cannot be used: {problem.strerror}") from None

@@ -8,13 +8,12 @@ import sqlite3
 from collections.abc import Sequence
 
 from ..audit import Entry, Kind
+from ..clock import DAY_MS
 from ..config import Audit as Settings
 from ..errors import Refusal
 from ..status import Status
 from .journal import Journal
 from .noun import Noun, reads, writes
-
-DAY_MS = 86_400_000
 
 
 class Audit(Noun):

@@ -26,18 +26,19 @@ class Devices(Noun):
         *,
         most: int,
         online: Collection[int],
+        answering: Collection[int],
         then: Callable[[Bound], None],
     ) -> Bound:
         """Make a device for a login; the first one of an account takes over what waits.
 
-        While no client has shown that it got a pushId, and none is `online`, a further device gets
-        the same. Beyond `most` the one longest offline is signed out; raises Refusal 4006 when all
-        of them are online. `then` runs on the loop in commit order.
+        While no client has shown that it got a pushId, and none is connected and `answering`, a
+        further device gets the same. Beyond `most` the one longest offline is signed out; raises
+        Refusal 4006 when all of them are `online`. `then` runs on the loop in commit order.
         """
 
         def change(journal: Journal) -> Bound:
             dropped = _make_room(journal, actor.account, most, online)
-            device = _insert(journal, actor.account, token, name, online)
+            device = _insert(journal, actor.account, token, name, answering)
             bound = _bound(journal, device, actor.generation, self.epoch)
             bound.signed_out = dropped
             return bound
@@ -186,14 +187,14 @@ def copy_queue(journal: Journal, source: Queue, target: Queue) -> int:
     return rows[0][1] if rows else journal.next_id
 
 
-def _unclaimed(journal: Journal, box: Mailbox, online: Collection[int]) -> Queue | None:
+def _unclaimed(journal: Journal, box: Mailbox, answering: Collection[int]) -> Queue | None:
     """Give the queue of a first device that perhaps nobody knows; None once one is known.
 
     The reply to its `start` may have been lost, and with the pushId all that waits there.
     """
     query = "SELECT 1 FROM device WHERE account = ? AND token IS NOT NULL AND proven LIMIT 1"
     queues = list(box.devices.values())
-    if any(queue.acked or queue.device in online for queue in queues):
+    if any(queue.acked or queue.device in answering for queue in queues):
         return None
     return None if journal.db.execute(query, (box.account,)).fetchone() else queues[0]
 
@@ -211,11 +212,11 @@ def _make_room(journal: Journal, account: int, most: int, online: Collection[int
 
 
 def _insert(
-    journal: Journal, account: int, token: bytes, name: str, online: Collection[int]
+    journal: Journal, account: int, token: bytes, name: str, answering: Collection[int]
 ) -> int:
     box = journal.mailbox(account)
     assert box is not None, "the login was valid a moment ago"
-    source = _unclaimed(journal, box, online) if box.devices else box.line
+    source = _unclaimed(journal, box, answering) if box.devices else box.line
     device: int = journal.db.execute(
         "INSERT INTO device (account, token, name, created, last_seen, since, proven)"
         " VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0) RETURNING id",

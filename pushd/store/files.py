@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ..clock import DAY_MS, HOUR_MS
 from ..config import Media
 from ..errors import BadField, Refusal
 from ..model import Actor
@@ -15,9 +16,6 @@ from ..status import Status
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .references import UNUSED, FileRow, find_readable
-
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
 
 class Upload(NamedTuple):

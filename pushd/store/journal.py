@@ -9,6 +9,7 @@ The caches (mailboxes, pairs, chats) mirror the database and belong to this thre
 empties them, so they can never be ahead of the disk.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -37,9 +38,25 @@ POSITION_TAIL = (
     "ON CONFLICT (device) DO UPDATE SET"
     " last = excluded.last, acked = excluded.acked, message = excluded.message, at = excluded.at"
 )
+_LISTED = "IN (SELECT value FROM json_each(?))"
+_ACCOUNTS_OF = (
+    f"SELECT id, generation, disabled FROM account WHERE id {_LISTED} AND phone IS NOT NULL"
+)
+_QUEUES_OF = (
+    "SELECT d.account, d.id, d.token IS NULL, d.since, p.last, p.acked, p.message, p.at"
+    f" FROM device d JOIN position p ON p.device = d.id WHERE d.account {_LISTED} ORDER BY d.id"
+)
+# The gaps that are not acked: how many seqs each stands for, beside its own.
+_GAPS_OF = (
+    "SELECT g.device, g.seq, g.seq - max(g.seq_from, p.acked + 1), g.open FROM device d"
+    " JOIN position p ON p.device = d.id JOIN gap g ON g.device = d.id AND g.seq > p.acked"
+    f" WHERE d.account {_LISTED} ORDER BY g.device, g.seq"
+)
+# Mailboxes that are read with one statement.
+LOADED_AT_ONCE = 500
 # Acked rows are removed in ranges of at least this many.
 DELETE_RANGE = 64
-# Chats that a gap names; the client reads all of them when there are more.
+# Chats that a gap holds: one more than it names, to tell that there are more.
 GAP_CHATS = 101
 
 
@@ -317,40 +334,33 @@ class Journal:
     def mailbox(self, account: int) -> Mailbox | None:
         """Give the mailbox of an account; None for a user that does not exist."""
         box = self._mailboxes.get(account)
-        return box if box is not None else self._load_mailbox(account)
-
-    def _load_mailbox(self, account: int) -> Mailbox | None:
-        query = "SELECT generation, disabled FROM account WHERE id = ? AND phone IS NOT NULL"
-        found = self.db.execute(query, (account,)).fetchone()
-        if found is None:
-            return None
-        rows = self.db.execute(
-            "SELECT d.id, d.token IS NULL, d.since, p.last, p.acked, p.message, p.at"
-            " FROM device d JOIN position p ON p.device = d.id WHERE d.account = ?1 ORDER BY d.id",
-            (account,),
-        ).fetchall()
-        queues = [Queue(row[0], account, bool(row[1]), row[2], row[3:7]) for row in rows]
-        for queue in queues:
-            self._load_gaps(queue)
-            self._queues[queue.device] = queue
-        line = next(queue for queue in queues if queue.waiting)
-        box = Mailbox(account, found[0], bool(found[1]), line)
-        box.devices = {queue.device: queue for queue in queues if not queue.waiting}
-        self._mailboxes[account] = box
+        if box is None:
+            self._load_mailboxes((account,))
+            box = self._mailboxes.get(account)
         return box
 
-    def _load_gaps(self, queue: Queue) -> None:
-        queue.deleted = queue.acked
-        rows = self.db.execute(
-            "SELECT seq, seq - max(seq_from, ?2 + 1), open FROM gap WHERE device = ?1 AND seq > ?2",
-            (queue.device, queue.acked),
-        ).fetchall()
-        queue.holes = sum(row[1] for row in rows)
-        queue.gap = max((row[0] for row in rows if row[2]), default=0)
-        if queue.gap:
-            query = "SELECT chat FROM gap_chat WHERE device = ? AND seq = ?"
-            found = self.db.execute(query, (queue.device, queue.gap))
-            queue.gap_chats = {row[0] for row in found}
+    def _load_mailboxes(self, accounts: Sequence[int]) -> None:
+        """Read mailboxes; nothing is noted of users that do not exist."""
+        known = self.db.execute(_ACCOUNTS_OF, (json.dumps(accounts),)).fetchall()
+        those = (json.dumps([account for account, _, _ in known]),)
+        queues: dict[int, list[Queue]] = {account: [] for account, _, _ in known}
+        for account, device, waiting, since, *position in self.db.execute(_QUEUES_OF, those):
+            queue = Queue(device, account, bool(waiting), since, tuple(position))
+            queue.deleted = queue.acked
+            queues[account].append(queue)
+            self._queues[device] = queue
+        for account, generation, disabled in known:
+            line = next(queue for queue in queues[account] if queue.waiting)
+            box = Mailbox(account, generation, bool(disabled), line)
+            box.devices = {each.device: each for each in queues[account] if not each.waiting}
+            self._mailboxes[account] = box
+        for device, seq, holes, open_ in self.db.execute(_GAPS_OF, those).fetchall():
+            queue = self._queues[device]
+            queue.holes += holes
+            if open_:
+                queue.gap = seq
+                query = "SELECT chat FROM gap_chat WHERE device = ? AND seq = ?"
+                queue.gap_chats = {row[0] for row in self.db.execute(query, (device, seq))}
 
     def queue(self, device: int) -> Queue | None:
         """Give the queue of a device; None when the device is gone."""
@@ -543,8 +553,12 @@ class Journal:
         """Put a message into the queues of all who are in a group, but for its sender."""
         chat = group.chat
         enqueue = self.enqueue
+        boxes = self._mailboxes
+        missing = [account for account in group.members if account not in boxes]
+        for start in range(0, len(missing), LOADED_AT_ONCE):
+            self._load_mailboxes(missing[start : start + LOADED_AT_ONCE])
         for account in group.members:
-            box = self._mailboxes.get(account) or self.mailbox(account)
+            box = boxes.get(account)
             if account != sender and box is not None:
                 for queue in box.queues:
                     enqueue(queue, chat, message, rest)

@@ -22,10 +22,12 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import StoreRefused
+from ..steady import Steady
 from .engine import Worker, failure_kind
 
-# Pages that are copied at a time, while the writer waits: some ms.
-PAGES = 256
+# Pages that are copied at a time, while the writer waits, and with it all who wait for the GIL,
+# which it may hold then: well below a ms.
+PAGES = 64
 # Seconds between them in which the writer works, and after which a taken database is tried again.
 REST = 0.002
 AGAIN = 0.0005
@@ -67,6 +69,7 @@ class LiveCopy:
         self._asked = False  # a turn was asked for and is not over
         self._alone = False  # the writer's thread rests
         self._ended = threading.Event()
+        self._steady: Steady | None = None  # syncs the target
 
     def take_turn(self, _: sqlite3.Connection) -> None:
         """Rest, in the writer's thread, so that the copy has the database alone."""
@@ -77,10 +80,18 @@ class LiveCopy:
     def run(self, db: sqlite3.Connection) -> None:
         """Copy and sync."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        os.close(os.open(self._target, flags, 0o600))
+        file = os.open(self._target, flags, 0o600)
+        try:
+            self._steady = Steady(file)
+            self._copy(db)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def _copy(self, db: sqlite3.Connection) -> None:
         copy = sqlite3.connect(self._target, isolation_level=None)
         try:
-            # A half copy is thrown away; a whole one is synced below, while nobody waits.
+            # A half copy is thrown away; the file is synced step by step, and as a whole.
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")
             self._page_size = db.execute("PRAGMA page_size").fetchone()[0]
@@ -93,13 +104,14 @@ class LiveCopy:
         finally:
             self._ended.set()
             copy.close()
-        with self._target.open("rb") as file:
-            os.fsync(file.fileno())
 
     def _progress(self, status: int, left: int, total: int) -> None:
         copied = max(total - left, self._done)
-        self._advance((copied - self._done) * self._page_size)
+        count = (copied - self._done) * self._page_size
         self._done = copied
+        self._advance(count)
+        if self._steady is not None:
+            self._steady.wrote(count)
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             if not self._asked:
                 self._asked = True

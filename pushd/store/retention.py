@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from .indexes import QUEUE_TABLES, unlist
-from .journal import Journal
+from .journal import GAP_CHATS, Journal
 from .noun import Noun, reads, writes
 
 # Devices, messages, rows and references that one step looks at.
@@ -23,8 +23,6 @@ ROWS = 2000  # of a queue
 REFERENCES = 5000
 # The rest after a step, in seconds.
 REST = 0.01
-# Chats that a gap holds: one more than it names.
-GAP_CHATS = 101
 
 Reference = tuple[int, int, int]  # file, chat, message
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ..clock import DAY_MS
 from ..config import Trace
 from ..draft import client_key
 from ..errors import Refusal
@@ -21,7 +22,6 @@ from .marks import Commit, commit_of
 from .messages import shown_key
 from .noun import Noun, reads, writes
 
-DAY_MS = 86_400_000
 # Of a queue, which has two parts: where a message is in it, how many wait, since when the first.
 _SEQ = "(SELECT seq FROM {part} WHERE device = d.id AND message = ?2)"
 _DEPTH = "(SELECT count(*) FROM {part} WHERE device = d.id AND seq > p.acked)"

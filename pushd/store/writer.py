@@ -216,7 +216,8 @@ class Writer:
         self.full = False  # the disk is full
         self.failed: StoreFailed | None = None  # why nothing is committed any more
         self._worker = worker
-        self._journal = journal
+        # What the thread writes with; its counters may be read from anywhere.
+        self.journal = journal
         self._clock = clock
         # Settings, which the store keeps up to date, as it does `lines.batch_rows`
         self.busy_seconds = 10.0  # to wait for the database's lock
@@ -225,11 +226,6 @@ class Writer:
         self._acks: dict[int, tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
-
-    @property
-    def journal(self) -> Journal:
-        """What the writer's thread writes with; its counters may be read from anywhere."""
-        return self._journal
 
     @property
     def saturated(self) -> bool:
@@ -322,7 +318,7 @@ class Writer:
     def _in_thread(
         self, _: object, acks: dict[int, tuple[int, int]], batch: list[Operation]
     ) -> int:
-        return self._journal.commit(acks, batch)
+        return self.journal.commit(acks, batch)
 
     def _finish(self, batch: list[Operation]) -> None:
         for operation in batch:
@@ -334,7 +330,7 @@ class Writer:
 
     def _tell_space(self) -> None:
         """Log once when the disk is full, and once when it has space again."""
-        full = self._journal.reserve.spent
+        full = self.journal.reserve.spent
         if full and not self.full:
             log.error("the disk is full: nothing more is accepted until there is space")
         elif self.full and not full:

@@ -31,6 +31,7 @@ class Authority:
         made = self.ca.issue_cert(NAME, "127.0.0.1")
         chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
         self.certificate.write_bytes(chain)
+        self.key.touch(0o600)
         self.key.write_bytes(made.private_key_pem.bytes())
 
     def context(self) -> ssl.SSLContext:

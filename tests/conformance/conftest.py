@@ -5,8 +5,9 @@
   their own are skipped then.
 - Otherwise each worker starts one `pushd` per event loop and uses it for all tests.
 
-Fixtures: `dial` opens connections to that common server (see `wire.Dialer`); `server` starts
-another one with settings of its own:
+Fixtures: `dial` opens connections to that common server (see `wire.Dialer`); `own` is a server that
+the tests of one module share, control socket and all, with the settings in the module's `OWN`;
+`server` starts one for a single test, which takes a second, with settings of its own:
 
     async def test_it(server):
         own = server(limits_heartbeat_min=1)       # PUSHD_LIMITS_HEARTBEAT_MIN=1; it listens
@@ -14,7 +15,7 @@ another one with settings of its own:
         own.kill(); own.start()                    # the same data, a new port: dial again
         own.signal(); code = await own.ended()     # SIGTERM
 
-Tests share the common server: they use accounts of their own (`dial.user`, `dial.pair`) and
+Tests share the first two: they use accounts of their own (`dial.user`, `dial.pair`) and
 assume nothing about ids. No log of ours may hold a traceback at the end.
 """
 
@@ -23,8 +24,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from .nursery import Nursery
 from .operated import Operated
-from .process import Process, Remote, StartServer
+from .process import Process, Remote, StartServer, running
 from .wire import Dialer, HasAddress
 
 ADDRESS = os.environ.get("PUSHD_TEST_ADDRESS", "")
@@ -40,13 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def assert_no_traceback(process: Process) -> None:
-    """Require that nothing unforeseen was logged."""
-    logged = process.log_text()
-    at = logged.find("Traceback")
-    assert at < 0, f"a traceback in the log: {logged[max(0, at - 500) : at + 3000]}"
-
-
 @pytest.fixture(scope="session")
 def common_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, HasAddress]]:
     """The servers that tests share, by loop; each is started when it is first wanted."""
@@ -57,7 +52,7 @@ def common_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
     processes = [each for each in found.values() if isinstance(each, Process)]
     codes = [each.stop() for each in processes]
     for each in processes:
-        assert_no_traceback(each)
+        each.assert_no_traceback()
     assert codes == [0] * len(codes)
 
 
@@ -86,8 +81,15 @@ def dial(common_server: HasAddress) -> Iterator[Dialer]:
     dialer.close()
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """What forks the servers of single tests."""
+    with Nursery() as found:
+        yield found
+
+
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+def server(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start servers with settings of their own; they are killed after the test."""
     if ADDRESS:
         pytest.skip("needs a server of its own")
@@ -96,6 +98,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     def start(loop: str = "uvloop", kind: type[Process] = Process, **settings: object) -> Process:
         # A short path: a Unix socket's name inside it holds 107 bytes.
         own = kind(tmp_path_factory.mktemp("own"), loop, **settings)
+        own.nursery = nursery
         started.append(own)
         own.start()
         return own
@@ -105,7 +108,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
         own.dial.close()
         own.kill()
     for own in started:
-        assert_no_traceback(own)
+        own.assert_no_traceback()
+
+
+@pytest.fixture(scope="module")
+def own_of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
+    """A server that the tests of one module share, with the settings in its `OWN`, if any."""
+    if ADDRESS:
+        pytest.skip("needs a server of its own")
+    settings: dict[str, object] = getattr(request.module, "OWN", {})
+    with running(tmp_path_factory.mktemp("own"), **settings) as process:
+        yield process
+    assert not (process.data / "control.sock").exists(), "the socket is removed at the end"
+
+
+@pytest.fixture
+def own(own_of_module: Process) -> Iterator[Process]:
+    """The module's server; what the test opened is closed after it, for operators are few."""
+    yield own_of_module
+    own_of_module.dial.close()
 
 
 @pytest.fixture

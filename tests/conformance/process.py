@@ -9,11 +9,13 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from .nursery import PUSHD, Forked, Nursery
 from .wire import Address, Dialer, HasAddress
 
 # How long a start or a stop may take, in seconds.
@@ -54,7 +56,8 @@ class Process(HasAddress):
         self.address = ("127.0.0.1", 0)
         self.addresses = [self.address]  # all that it listens on, those for TLS last
         self.dial = Dialer(self)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self.nursery: Nursery | None = None  # forks it, instead of a start from nothing
 
     def start(self) -> None:
         """Start on the data of last time, if any; return when it listens.
@@ -64,13 +67,7 @@ class Process(HasAddress):
         ports = self.folder / "ports"
         ports.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command(ports),
-                env=self._environment(),
-                stdout=log,
-                stderr=log,
-                pass_fds=self.descriptors,
-            )
+            self.process = self._spawn(self._command(ports), log)
         deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline:
             if ports.exists() and ports.read_text().endswith("\n"):
@@ -81,6 +78,14 @@ class Process(HasAddress):
                 break
         self.kill()
         raise RuntimeError(f"pushd did not come up:\n{self.log_text()[-4000:]}")
+
+    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+        size = len(PUSHD)
+        if self.nursery and tuple(command[:size]) == PUSHD and not self.descriptors:
+            return self.nursery.fork(command[size:], self._environment(), log)
+        return subprocess.Popen(
+            command, env=self._environment(), stdout=log, stderr=log, pass_fds=self.descriptors
+        )
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -95,7 +100,7 @@ class Process(HasAddress):
             "--loop": self.loop,
         }
         options = [word for pair in flags.items() for word in pair]
-        return [sys.executable, "-m", "pushd", *options]
+        return [*PUSHD, *options]
 
     def _environment(self) -> dict[str, str]:
         inherited = {
@@ -151,6 +156,27 @@ class Process(HasAddress):
     def log_text(self) -> str:
         """Return everything it has logged."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def assert_no_traceback(self) -> None:
+        """Require that nothing unforeseen was logged."""
+        logged = self.log_text()
+        at = logged.find("Traceback")
+        assert at < 0, f"a traceback in the log: {logged[max(0, at - 500) : at + 3000]}"
+
+
+@contextmanager
+def running(folder: Path, **settings: object) -> Iterator[Process]:
+    """Run a server; at the end it must stop as an operator stops it, and leave no traceback."""
+    process = Process(folder, **settings)
+    try:
+        process.start()
+        yield process
+        process.dial.close()
+        assert process.stop() == 0
+        process.assert_no_traceback()
+    finally:
+        process.dial.close()
+        process.kill()
 
 
 # What the fixture `server` is: settings by keyword, and `loop`.

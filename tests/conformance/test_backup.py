@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import assert_no_traceback
 from .process import Process, StartServer
 from .wire import content, text
 
@@ -114,7 +113,7 @@ async def test_the_drill(server: StartServer, tmp_path: Path) -> None:
     assert content((await resumed.take(1))[0]) == "after"
     assert (await pushctl("check", "--data", other.data))[0] == 0
     assert other.stop() == 0
-    assert_no_traceback(other)
+    other.assert_no_traceback()
 
 
 async def test_a_check_finds_damage_beside_a_server_and_without_one(server: StartServer) -> None:
@@ -132,7 +131,7 @@ async def test_a_check_finds_damage_beside_a_server_and_without_one(server: Star
     code, out, _ = await pushctl("check", "--data", own.data)
     assert code == 1
     assert path in out
-    assert_no_traceback(own)
+    own.assert_no_traceback()
 
 
 async def test_a_backup_that_is_interrupted_leaves_nothing(
@@ -161,7 +160,7 @@ async def test_a_backup_that_is_interrupted_leaves_nothing(
         assert os.listdir(tmp_path) == []
     own.start()
     await own.dial.user()
-    assert_no_traceback(own)
+    own.assert_no_traceback()
 
 
 async def test_a_backup_on_a_disk_that_fills_up_leaves_nothing(
@@ -175,7 +174,7 @@ async def test_a_backup_on_a_disk_that_fills_up_leaves_nothing(
     assert "bytes free, has" in err
     assert os.listdir(small_disk) == []
     await a.post(text(b.user_id, "still here"))
-    assert_no_traceback(own)
+    own.assert_no_traceback()
 
 
 @pytest.mark.parametrize("words", [["backup", "x.tar"], ["check"]])

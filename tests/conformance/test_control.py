@@ -11,7 +11,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pushd import handlers
 from pushd.commands import Needs
 from pushd.ctl import pushctl as command
 
-from .conftest import ADDRESS, assert_no_traceback
+from .conftest import ADDRESS
 from .people import new_name
 from .process import Process, StartServer
 from .wire import PASSWORD, Closed, Frame, Wire, frame, lines, new_phone, text
@@ -30,28 +29,6 @@ from .wire import PASSWORD, Closed, Frame, Wire, frame, lines, new_phone, text
 pytestmark = pytest.mark.skipif(bool(ADDRESS), reason="needs a control socket")
 
 OPERATOR_ROWS = [row for row in handlers.table().values() if row.needs is Needs.OPERATOR]
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server for the tests of this module."""
-    if ADDRESS:
-        pytest.skip("needs a server of its own")
-    process = Process(tmp_path_factory.mktemp("own"))
-    process.start()
-    yield process
-    process.dial.close()
-    assert process.stop() == 0
-    assert_no_traceback(process)
-    assert not path_of(process).exists(), "the socket is removed at the end"
-
-
-@pytest.fixture(autouse=True)
-def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Close what a test opened, for operators are few."""
-    yield
-    if "own" in request.fixturenames:
-        request.getfixturevalue("own").dial.close()
 
 
 def path_of(process: Process) -> Path:
@@ -291,8 +268,21 @@ async def test_status(own: Process) -> None:
     assert found["users"] >= 1
     assert found["schema"] >= 8
     assert found["storeBytes"] + found["logBytes"] > 0
+    assert found["ready"] is True
+    assert found["framesByKind"]["command"] >= 1
+    assert found["framesByKind"]["start"] >= 1
+    assert found["bytesIn"] > 0
+    assert found["bytesOut"] > 0
+    assert found["batchMean"] >= 1
+    assert 0 < found["syncP99"] < 10
+    assert found["memoryBytes"] > 1 << 20
+    for name in ("messagesAccepted", "messagesAcked", "oldestSeconds", "failedHandshakes"):
+        assert found[name] >= 0, name
+    for name in ("loopLagP99", "loopLagMax"):
+        assert 0 <= found[name] < 10, name
     rows = {" ".join(row[:-1]): row[-1] for row in table(pushctl(own, "status"))}
     assert rows["pid"] == str(own.process.pid)
+    assert rows["ready"] == "yes"
     assert rows["disk full"] == "no"
     assert "users" not in told(pushctl(own, "stats", "--json"))
     await a.command("friends", page="x")

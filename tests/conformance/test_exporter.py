@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -103,9 +104,27 @@ def test_the_extra_is_missing(tmp_path: Any, flags: list[str]) -> None:
         timeout=30,
     )
     assert run.returncode == 78
-    expected = "metrics.listen needs prometheus-client: pip install 'pushd[metrics]'\n"
-    assert run.stderr == expected
+    needs = "metrics.listen: needs prometheus-client: pip install 'pushd[metrics]'"
+    assert run.stderr == f"PUSHD_METRICS_LISTEN: {needs}\n"
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool (Debian: prometheus)")
+async def test_prometheus_has_no_objection(server: StartServer) -> None:
+    """Its linter has nothing against names, types and help."""
+    own = server(**METRICS)
+    await own.dial.pair()
+    _, text = await get(own, "/metrics")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # Health

@@ -66,6 +66,7 @@ NOT_ONE_OBJECT = {
     "key that is a number": b'{1:"ping"}',
     "no colon": b'{"cmd" "ping"}',
     "unsound unknown field": b'{"cmd":"ping","x":{"y":[tru]}}',
+    "cut behind a huge number": b'{"id":1e999,"mess',
     "HTTP": b"GET / HTTP/1.1",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
@@ -135,6 +136,9 @@ class TestBadField:
             (b'{"cmd":"ping","id":9007199254740992}', "id"),
             (b'{"cmd":"ping","id":-9007199254740992}', "id"),
             (b'{"cmd":"ping","id":123456789012345678901234567890}', "id"),
+            (b'{"cmd":"ping","id":1e999}', "id"),
+            (b'{"cmd":"ping","text":[1e999]}', "text"),
+            (b'{"cmd":"ping","zzz":1e999,"text":5}', "text"),
             (b'{"cmd":"ping","id":"a\\u0000"}', "id"),
             (b'{"cmd":"ping","text":5}', "text"),
             (b'{"cmd":"ping","text":["x"]}', "text"),
@@ -144,6 +148,7 @@ class TestBadField:
             (b'{"message":"hello"}', "message"),
             (b'{"message":"START"}', "message"),
             (b'{"message":"","id":{}}', "id"),
+            (b'{"message":[{"toId":"1","expire":-1e999}],"seq":1e999}', "message"),
             (b'{"message":"restart","pushId":5}', "pushId"),
             (b'{"message":"restart","pushId":"a\\u0000"}', "pushId"),
         ],
@@ -189,6 +194,15 @@ class TestBadField:
         bad["info"] = [*good["info"], *good["info"], {"category": "0", "content": 5}]
         reply = await wire.refused(4003, frame([good, bad]))
         assert reply["field"] == "message[1].info[2].content"
+
+    @pytest.mark.parametrize("unit", [b"1", b"{}", b'{"toId":1}', b'{"toId":"\\u0000"}'])
+    async def test_a_line_full_of_bad_messages(self, dial: Dialer, unit: bytes) -> None:
+        """A list of more messages than a frame holds is refused in a few words, however bad."""
+        wire = await dial.user()
+        line = b'{"message":[%b]}' % b",".join([unit] * (AFTER_LOGIN // (len(unit) + 2)))
+        reply = await wire.refused(4003, line)
+        assert reply["field"] == "message"
+        assert "failed" not in reply
 
     @pytest.mark.parametrize(
         "shown",

@@ -7,12 +7,11 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .conftest import ADDRESS, assert_no_traceback
+from .conftest import ADDRESS
 from .crowd import another, gathered
 from .process import Process, StartServer
 from .test_control import audited, operator, path_of, pushctl, table, told
@@ -21,25 +20,6 @@ from .wire import Frame, Wire, client_id, content, new_phone
 pytestmark = pytest.mark.skipif(bool(ADDRESS), reason="needs a control socket")
 
 INFO = [{"category": "0", "content": "one"}, {"category": "0", "content": "two"}]
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server for the tests of this module."""
-    process = Process(tmp_path_factory.mktemp("own"))
-    process.start()
-    yield process
-    process.dial.close()
-    assert process.stop() == 0
-    assert_no_traceback(process)
-
-
-@pytest.fixture(autouse=True)
-def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Close what a test opened, for operators are few."""
-    yield
-    if "own" in request.fixturenames:
-        request.getfixturevalue("own").dial.close()
 
 
 def done(process: Process, *words: str, input: str = "") -> Any:

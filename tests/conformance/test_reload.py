@@ -75,8 +75,8 @@ async def test_a_bad_file_is_refused_whole(operated: Operate) -> None:
     told = await own.hup("not reloaded, all settings stay")
     assert told["errors"] == 2
     assert [line["problem"] for line in own.lines("bad setting")] == [
-        f"{own.file}: limits.pge: unknown setting, did you mean page?",
-        f"{own.file}: queue.days: must be from 1 to 36500 (days), not -1",
+        f"{own.file}:3: limits.pge: unknown setting, did you mean page?",
+        f"{own.file}:5: queue.days: must be from 1 to 36500 (days), not -1",
     ]
     assert (await wire.command("friends", size=21))["status"] == 1
     own.file.write_text("[limits]\npage_max = 20\n")

@@ -200,7 +200,7 @@ class TestCertificate:
         )
         assert done.returncode == 78, done
         [line] = done.stderr.splitlines()
-        assert line.startswith("tls.certificate: ")
+        assert line.startswith("PUSHD_TLS_CERTIFICATE: tls.certificate: ")
         assert words in line
         assert str(tmp_path) in line
         assert not (tmp_path / "data").exists()

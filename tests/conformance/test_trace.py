@@ -4,11 +4,10 @@
 """
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
-from .conftest import ADDRESS, assert_no_traceback
+from .conftest import ADDRESS
 from .crowd import another, gathered, note
 from .process import Process, StartServer
 from .test_control import operator, pushctl, table, told
@@ -19,23 +18,7 @@ pytestmark = pytest.mark.skipif(bool(ADDRESS), reason="needs a control socket")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}")
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server for the tests of this module."""
-    process = Process(tmp_path_factory.mktemp("own"), trace_seconds=0, limits_recall=3600)
-    process.start()
-    yield process
-    process.dial.close()
-    assert process.stop() == 0
-    assert_no_traceback(process)
-
-
-@pytest.fixture(autouse=True)
-def hang_up(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Close what a test opened, for operators are few."""
-    yield
-    if "own" in request.fixturenames:
-        request.getfixturevalue("own").dial.close()
+OWN = {"trace_seconds": 0, "limits_recall": 3600}
 
 
 def traced(process: Process, *words: str) -> Frame:

@@ -481,8 +481,8 @@ class Dialer:
 
     def close(self) -> None:
         """Close every connection that was opened."""
-        for wire in self._wires:
-            wire.close()
+        while self._wires:
+            self._wires.pop().close()
 
 
 class HasAddress:
