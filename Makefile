@@ -10,10 +10,10 @@ SEEDS ?= 500
 # worker begins with tests that stand together, for they share servers, and takes over others' last.
 TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
 SECS ?= 120
-EXAMPLES ?= 1000
-MACHINES ?= 20
 HOURS ?= 1
 STOPS ?= 200
+EXAMPLES ?= 1000
+MACHINES ?= 20
 ADDRESS ?= 127.0.0.1:9527
 
 .DEFAULT_GOAL := help
