@@ -80,6 +80,9 @@ RULES: dict[str, str] = {
         " (SELECT * FROM chat_message UNION ALL SELECT * FROM chat_recent) i"
         " LEFT JOIN message m ON m.id = i.message AND m.chat = i.chat WHERE m.id IS NULL"
     ),
+    "a message that cannot be read": (
+        "SELECT 'message ' || id FROM message WHERE NOT json_valid('{' || body || '}')"
+    ),
     "a message without its sender": (
         "SELECT 'message ' || m.id FROM message m LEFT JOIN account a ON a.id = m.sender"
         " WHERE a.id IS NULL AND m.sender <> 0"
