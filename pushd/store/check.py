@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..errors import StoreRefused
 from .copy import Copy, FileFact
-from .engine import FILE, RESTORING, Lock, migrations
+from .engine import FILE, RESTORING, Lock, check_log, migrations
 
 MOST = 20  # problems of one kind that are listed; the rest is counted
 # Devices that one step looks at.
@@ -168,6 +168,7 @@ def open_stopped(folder: Path) -> Iterator["Checker"]:
     try:
         if (folder / RESTORING).exists():
             raise StoreRefused(f"{folder}: a restore did not end here: restore again")
+        check_log(folder)
         checker = Checker(folder, live=False)
         try:
             yield checker
