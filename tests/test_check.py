@@ -106,6 +106,10 @@ DAMAGE: dict[str, tuple[str, str]] = {
         "INSERT INTO chat_message VALUES (1, 999)",
         "chat 1, message 999",
     ),
+    "a message that cannot be read": (
+        "UPDATE message SET body = substr(body, 1, 8) WHERE id = 2",
+        "message 2",
+    ),
     "a message without its sender": ("UPDATE message SET sender = 99 WHERE id = 2", "message 2"),
     "a msgId that was never given": ("UPDATE position SET message = 999999", "msgId 999999"),
     "a chat with wrong members": (

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..errors import StoreRefused
 from .copy import Copy, FileFact
-from .engine import FILE, RESTORING, Lock, migrations
+from .engine import FILE, RESTORING, Lock, check_log, migrations
 
 MOST = 20  # problems of one kind that are listed; the rest is counted
 # Devices that one step looks at.
@@ -79,6 +79,9 @@ RULES: dict[str, str] = {
         "SELECT 'chat ' || i.chat || ', message ' || i.message FROM"
         " (SELECT * FROM chat_message UNION ALL SELECT * FROM chat_recent) i"
         " LEFT JOIN message m ON m.id = i.message AND m.chat = i.chat WHERE m.id IS NULL"
+    ),
+    "a message that cannot be read": (
+        "SELECT 'message ' || id FROM message WHERE NOT json_valid('{' || body || '}')"
     ),
     "a message without its sender": (
         "SELECT 'message ' || m.id FROM message m LEFT JOIN account a ON a.id = m.sender"
@@ -165,6 +168,7 @@ def open_stopped(folder: Path) -> Iterator["Checker"]:
     try:
         if (folder / RESTORING).exists():
             raise StoreRefused(f"{folder}: a restore did not end here: restore again")
+        check_log(folder)
         checker = Checker(folder, live=False)
         try:
             yield checker

@@ -90,7 +90,7 @@ async def open_writer(
     """Open and migrate the database; raises StoreRefused in one line."""
 
     def connector() -> sqlite3.Connection:
-        _check_log(folder)
+        check_log(folder)
         db = sqlite3.connect(
             folder / FILE, isolation_level=None, cached_statements=512, check_same_thread=False
         )
@@ -113,8 +113,8 @@ async def open_writer(
     return await _open(kind, connector, folder / FILE)
 
 
-def _check_log(folder: Path) -> None:
-    """Refuse a log whose database is gone, or that is damaged: SQLite drops both without a word."""
+def check_log(folder: Path) -> None:
+    """Refuse a log whose database is gone, or that is damaged; SQLite drops both without a word."""
     database, log = folder / FILE, folder / f"{FILE}-wal"
     if not _size(log):
         return
@@ -124,10 +124,14 @@ def _check_log(folder: Path) -> None:
             " or move the log away"
         )
     # A connection that may write would put the rest of the log into the database when it closes.
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-        db.execute("PRAGMA user_version").fetchone()
-        damage = find_damage(log, folder / f"{FILE}-shm")
+    uri = f"{database.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as db:
+            db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            db.execute("PRAGMA user_version").fetchone()
+            damage = find_damage(log, folder / f"{FILE}-shm")
+    except sqlite3.Error as problem:
+        raise StoreRefused(f"{database}: {advice(problem)}") from None
     if damage is not None:
         raise StoreRefused(
             f"{log}: damaged at byte {damage.offset}, with {damage.commits} commits or more behind"

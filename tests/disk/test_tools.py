@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pushd.errors import StoreRefused
+from pushd.store.check import open_stopped
 from pushd.store.wal import ENOUGH, FRAME_HEAD, HEAD, find_damage
 from tests.disk import drill, errors, fulldisk, killpoints, migrations
 from tests.disk.attempts import attempt, template
@@ -154,6 +155,8 @@ def test_a_damaged_log_is_refused_each_time(logged: Path) -> None:
     for _ in range(2):
         with pytest.raises(StoreRefused, match=r"damaged at byte .* commits or more behind"):
             asyncio.run(recover(logged))
+    with pytest.raises(StoreRefused, match="damaged at byte"), open_stopped(logged):
+        pass
     # The byte is put right, for example from a copy: all is there.
     (logged / "pushd.db-wal").write_bytes(whole)
     asyncio.run(recover(logged))
