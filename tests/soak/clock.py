@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -156,16 +155,17 @@ async def deadlines(
         idle, _ = await own.dial.pair(heartbeat=heartbeat)
         stranger = await own.dial()
         own.turn(0.0, speed)
+        delays = [0.0]
         turning = asyncio.create_task(_jump(own, jumps, seconds) if speed == 1.0 else _nothing())
-        talking = asyncio.create_task(_talk(b, delays := [0.0]))
+        talking = asyncio.create_task(_talk(b, delays))
         found = await asyncio.gather(
             _until_closed(idle), _until_closed(stranger), _until_allowed(a, b)
         )
-        turning.cancel()
-        talking.cancel()
-        with suppress(asyncio.CancelledError):
-            await talking
+        assert not talking.done(), "who writes was closed"
     finally:
+        for task in (turning, talking):
+            task.cancel()
+        await asyncio.gather(turning, talking, return_exceptions=True)
         own.dial.close()
         own.kill()
     names = ("heartbeat", "login", "budget")

@@ -78,6 +78,7 @@ class Plan:
     devices: int = 200
     rate: float = 30.0  # messages a second
     churn: float = CHURN  # of the devices a minute
+    between: float = 0.0  # kills; 0 for a third of a short run, and an hour in a long one
 
     @property
     def every(self) -> float:
@@ -87,12 +88,15 @@ class Plan:
     @property
     def life(self) -> float:
         """From one kill to the next."""
+        if self.between:
+            return self.between
         return 3600.0 if self.seconds >= 3 * 3600 else self.seconds / 3
 
     @property
     def warm_up(self) -> float:
         """Of each life, in which caches fill and the first herds come."""
-        return self.life / 4 if self.life >= 3600 else self.life / 2
+        life = min(self.life, self.seconds)
+        return life / 4 if life >= 3600 else life / 2
 
     @property
     def window(self) -> float:
@@ -614,11 +618,14 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--rate", type=float, default=30.0, help="messages a second")
     parser.add_argument("--churn", type=float, default=CHURN, help="of the devices a minute")
+    parser.add_argument("--life", type=float, default=0.0, help="minutes between two kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="")
     parser.add_argument("--folder", type=Path, help="keep data, log and samples here")
     options = parser.parse_args()
-    plan = Plan(options.minutes * 60, options.devices, options.rate, options.churn)
+    plan = Plan(
+        options.minutes * 60, options.devices, options.rate, options.churn, options.life * 60
+    )
     print(f"seed                    {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
