@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ROUNDS ?= 20
+SEEDS ?= 500
 # Tests wait for servers and disks half of their time: one worker more than there are cores. A
 # worker begins with tests that stand together, for they share servers, and takes over others' last.
 TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
@@ -32,7 +33,7 @@ run: $(VENV)/.run  ## Run the server on 127.0.0.1:9527, with its data in ./data
 	  ''
 	@exec $(BIN)/pushd --listen $(ADDRESS) --data ./data
 
-test: $(VENV)/.dev  ## Run the tests, about 8 minutes
+test: $(VENV)/.dev  ## Run the tests, about 4 minutes
 	$(TESTS)
 
 style: $(VENV)/.dev  ## Format the code and mend what can be mended
@@ -68,6 +69,12 @@ time: $(VENV)/.dev  ## Turn the clock under a running server (libfaketime)
 
 stops: $(VENV)/.dev  ## Stop the server STOPS times under load, upgrade it, freeze it
 	$(BIN)/python -m tests.soak.stops --stops $(STOPS)
+
+sim: $(VENV)/.dev  ## Simulate the core under SEEDS seeds
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+sim-bugs: $(VENV)/.dev  ## Put bugs into a copy of the code, and see that the simulation finds them
+	$(BIN)/python -m tests.sim --bugs --seeds 1000
 
 report: $(VENV)/.dev  ## Write docs/reliability.md anew, of what the long runs left
 	$(BIN)/python -m tests.report
@@ -107,8 +114,20 @@ powercut: $(VENV)/.dev  ## Cut the power at 5,000 instants of 20 runs, needs str
 killpoints: $(VENV)/.dev  ## Kill the server at each write and sync of a script, needs strace
 	$(BIN)/python -m tests.disk.killpoints
 
-faults: $(VENV)/.dev  ## Let each call fail, fill and damage the disk; needs strace, some as root
+faults: $(VENV)/.dev  ## Let each write, sync and opening of a file fail; needs strace
 	$(BIN)/python -m tests.disk.errors
+
+fulldisk: $(VENV)/.dev  ## Fill a disk 20 times, needs the right to mount
+	$(BIN)/python -m tests.disk.fulldisk
+
+damage: $(VENV)/.dev  ## Damage a stopped store in 200 ways and count what is told
+	$(BIN)/python -m tests.disk.damage
+
+drill: $(VENV)/.dev  ## Back up a server at work and restore it, 50 times
+	$(BIN)/python -m tests.disk.drill
+
+migrations: $(VENV)/.dev  ## Break off each migration at each of its writes; needs strace
+	$(BIN)/python -m tests.disk.migrations
 
 fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by what they reach
 	$(PIP) install "atheris>=3,<4"
@@ -131,6 +150,9 @@ bench: $(VENV)/.dev  ## Measure, and print a table
 
 peers: $(VENV)/.dev  ## Measure what a user would run instead, side by side (needs their packages)
 	$(BIN)/python -m bench.peers
+
+pause: $(VENV)/.dev  ## Measure the pause that a backup of 1 GB makes, some minutes
+	$(BIN)/python -m bench.pause
 
 settings: $(VENV)/.run  ## Write packaging/pushd.toml anew, after a change of the settings
 	$(BIN)/pushctl config --default > packaging/pushd.toml

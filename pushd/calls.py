@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from .inbox import Message
-from .link import Frame
+from .link import Frame, result_of
 
-_decode_any = msgspec.json.Decoder().decode
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
 
 
@@ -32,9 +31,10 @@ class Calls:
 
         While disconnected it waits. An empty search is an empty list.
 
-        Raises: CommandError if refused; Disconnected if the connection broke after it was sent.
+        Raises: CommandError if refused; BadReply; Disconnected if the connection broke after it
+        was sent.
         """
-        return _decode_any((await self._call(cmd, fields)).result)
+        return result_of(await self._call(cmd, fields))
 
     async def pages(self, cmd: str, **fields: Any) -> AsyncIterator[list[Any]]:
         """Yield the pages of a list command, each a list, until there are no more."""
@@ -43,7 +43,7 @@ class Calls:
             key = "after" if fields.get("after") else "before"
         while True:
             frame = await self._call(cmd, fields)
-            yield _decode_any(frame.result)
+            yield result_of(frame)
             if not frame.next:
                 return
             fields[key] = frame.next
@@ -86,14 +86,14 @@ class Calls:
     ) -> list[Message]:
         """Return messages of a chat, oldest first; the newest without `before` or `after`."""
         fields = given(chatId=chat_id, userId=user_id, before=before, after=after, limit=limit)
-        return _decode_messages((await self._call("history", fields)).result)
+        return result_of(await self._call("history", fields), _decode_messages)
 
     async def search_messages(
         self, text: str, chat_id: str = "", page: int | str = 0
     ) -> list[Message]:
         """Return a page of messages that contain `text`, newest first."""
         fields = {"text": text, "page": page, **given(chatId=chat_id)}
-        return _decode_messages((await self._call("search_messages", fields)).result)
+        return result_of(await self._call("search_messages", fields), _decode_messages)
 
     async def recall(self, msg_id: str) -> None:
         """Take back one's own message."""

@@ -46,6 +46,7 @@ from .errors import LineTooLong
 from .inbox import Inbox, Info, Message
 from .link import (
     UNANSWERED,
+    BadReply,
     ClientClosed,
     ClientError,
     CommandError,
@@ -57,12 +58,14 @@ from .link import (
     Request,
     SessionEnded,
     SignedOut,
+    result_of,
 )
 from .outgoing import MAX_LINE, Draft, cut_into_frames, decode_ids, encode_draft
 from .status import Status
 from .transfer import TransferError, Transfers, info_of
 
 __all__ = [
+    "BadReply",
     "Client",
     "ClientClosed",
     "ClientError",
@@ -135,7 +138,6 @@ class Options(TypedDict, total=False):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_any = msgspec.json.Decoder().decode
 
 
 class Client(Transfers):
@@ -386,7 +388,7 @@ class Client(Transfers):
         body = b",".join(messages)
         line = b'{"status":1,"pushId":"","id":%d,"message":[%b]}\n' % (number, body)
         frame = await self._submit(Request(number, line, repeatable=True))
-        return decode_ids(frame.result)
+        return result_of(frame, decode_ids)
 
     def mark_read(self, chat_id: str = "", *, user_id: str = "", msg_id: str = "") -> None:
         """Move one's read mark in a group, or in the chat with a user, forward.
@@ -566,9 +568,8 @@ class Client(Transfers):
 
     def _entered(self, phone: str, password: str, frame: Frame) -> None:
         self._session = True
-        account = _decode_any(frame.result)
-        with contextlib.suppress(KeyError, TypeError):
-            self.user_id = str(account["user"]["id"])
+        with contextlib.suppress(KeyError, TypeError, BadReply):
+            self.user_id = str(result_of(frame)["user"]["id"])
         if not self._started:
             self._login = (phone, password)
 
@@ -577,7 +578,7 @@ class Client(Transfers):
         self._login = None
         self.push_id = frame.push_id or self.push_id
         self.user_id = frame.user_id or self.user_id
-        self._heartbeat = frame.heartbeat or self._heartbeat
+        self._heartbeat = max(1.0, frame.heartbeat or self._heartbeat)
         self._inbox.ended = False
         if frame.epoch and frame.epoch != self._epoch:
             if self._epoch:

@@ -611,6 +611,11 @@ class Connection(asyncio.Protocol):
             entries = await messages.page(
                 device, account, after, upto, outbox.room, outbox.room_bytes
             )
+        except Refusal as problem:
+            # A gap in it could not be sealed: the disk is full, or the store is busy or stops.
+            outbox.abandon_page()
+            self._finish(protocol.error(session.push_id, problem), "queue not read")
+            return
         except Exception as bug:
             outbox.abandon_page()
             internal_error(bug, "queue page")

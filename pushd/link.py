@@ -18,13 +18,15 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from .errors import PushdError
 from .inbox import Message
 from .status import TEXTS, Status
+
+R = TypeVar("R")
 
 log = logging.getLogger("pushd.client")
 
@@ -43,6 +45,7 @@ class ClientError(PushdError):
 
     ClientError
      +-- CommandError      the server refused the request; the client goes on
+     +-- BadReply          what came as the answer cannot be read
      +-- Disconnected      the connection broke; whether the request was served is unknown
      +-- ClientClosed      the client was closed
      +-- TransferError     a file cannot be sent, or did not come whole (`transfer`)
@@ -80,6 +83,13 @@ class CommandError(ClientError):
     def __str__(self) -> str:
         where = f" ({self.field})" if self.field else ""
         return f"{int(self.status)} {self.message}{where}"
+
+
+class BadReply(ClientError):
+    """The server granted a request, but its result is not what the contract says."""
+
+    def __str__(self) -> str:
+        return "the server's answer cannot be read"
 
 
 class Disconnected(ClientError):
@@ -163,6 +173,15 @@ class Frame(msgspec.Struct, rename="camel"):
 
 
 _decode = msgspec.json.Decoder(Frame).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def result_of(frame: Frame, decode: Callable[[msgspec.Raw], R] = _decode_any) -> R:
+    """Decode the result of a reply; raises BadReply."""
+    try:
+        return decode(frame.result)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadReply from None
 
 
 class Request:

@@ -119,11 +119,7 @@ class Server:
 
     async def _run(self, ready: Callable[[list[str]], None]) -> int:
         store = await self._open_store()
-        hasher = Hasher(
-            self.config.auth.bcrypt_cost,
-            self.config.auth.bcrypt_threads,
-            self.config.auth.bcrypt_waiting,
-        )
+        hasher = self._make_hasher()
         media = Media(
             store.folder,
             picture_pixels=self.config.media.picture_pixels,
@@ -136,6 +132,15 @@ class Server:
             media.close()
             hasher.close()
             await store.close()
+
+    # What has threads or chance in it is made by a method, which a simulation replaces.
+
+    async def _make_store(self) -> Store:
+        return await Store.open(self.config, self.clock)
+
+    def _make_hasher(self) -> Hasher:
+        auth = self.config.auth
+        return Hasher(auth.bcrypt_cost, auth.bcrypt_threads, auth.bcrypt_waiting)
 
     @property
     def config(self) -> Config:
@@ -188,7 +193,7 @@ class Server:
         """Open the store, which may migrate for long; who asks to stop waits a little for it."""
         loop = asyncio.get_running_loop()
         with self._notifier.patience("opening the store"):
-            opening = loop.create_task(Store.open(self.config, self.clock))
+            opening = loop.create_task(self._make_store())
             stopping = loop.create_task(self._stop.wait())
             await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -228,11 +233,6 @@ class Server:
             loop.create_task(_every(SWEEP, service.sweep)),
             *upkeep.begin(ctx, loop),
         ]
-        # What start-up made lives as long as the process: the collector need not look at it.
-        gc.collect()
-        gc.freeze()
-        # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
-        gc.set_threshold(50_000, 20, 20)
         if self._told.watchdog:
             alive = self._notifier.keep_alive(
                 self._told.watchdog, partial(_probe, store), self._status
@@ -469,6 +469,11 @@ def main(
     log.info("starting", **_first_line(config), files=files)
 
     def ready(addresses: list[str]) -> None:
+        # What start-up made lives as long as the process: the collector need not look at it.
+        gc.collect()
+        gc.freeze()
+        # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
+        gc.set_threshold(50_000, 20, 20)
         if ports_file:
             _write_whole(ports_file, "".join(f"{address}\n" for address in addresses))
 

@@ -1,7 +1,8 @@
 """Large files that are written beside a store which syncs: a little at a time.
 
 Whoever syncs on a disk waits for what others have made dirty there. A gigabyte that is synced, or
-freed, at once holds up the commits of the store for seconds; some megabytes for some ms.
+freed, at once holds up the commits of the store for seconds; some megabytes for some ms. Between
+two steps whoever writes rests for as long as the step took.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 STEP = 4 << 20  # bytes that are written between two syncs
 CUT = 64 << 20  # bytes that are freed at a time
 REST = 0.01  # seconds between two cuts
-LONGEST = 0.1  # seconds of a rest behind a sync
+LONGEST = 0.1  # seconds of a rest behind a step
 
 
 class Steady:
@@ -21,16 +22,17 @@ class Steady:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._dirty = 0  # bytes since the last sync
+        self._began = time.monotonic()  # when they began to be written
 
     def wrote(self, count: int) -> None:
         """Take note of bytes that were written, and sync when there are enough."""
         self._dirty += count
         if self._dirty >= STEP:
             self._dirty = 0
-            began = time.monotonic()
             os.fdatasync(self._descriptor)
-            # The disk is the others' for as long as it was ours.
-            time.sleep(min(time.monotonic() - began, LONGEST))
+            # Processor and disk are the others' for as long as they were ours.
+            time.sleep(min(time.monotonic() - self._began, LONGEST))
+            self._began = time.monotonic()
 
 
 def remove(path: Path) -> None:

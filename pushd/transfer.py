@@ -11,7 +11,6 @@ it. Files are read in a thread. What is fetched counts only if its md5 is the on
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import io
 import os
@@ -190,5 +189,5 @@ def _piece(reply: dict[str, Any]) -> tuple[bytes, int, str]:
         raise TransferError("the server sent what is no part of the file")
     try:
         return base64.b64decode(content, validate=True), size, md5
-    except binascii.Error:
+    except ValueError:
         raise TransferError("the server sent what is no part of the file") from None

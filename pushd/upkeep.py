@@ -1,10 +1,11 @@
-"""What the server does now and then by itself: old things go, files nobody uses, the log's size.
+"""What the server does now and then: old things go, unused files and memory, the log's size.
 
 Each piece of work is small steps with rests between them, so nobody waits for it; what fails is
 logged and tried again at its next time.
 """
 
 import asyncio
+import ctypes
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ HOUR = 3600.0
 LOG_PERIOD = 15.0
 # How often the logins of the last seconds are written down.
 AUDIT_PERIOD = 5.0
+# How often memory is given back.
+MEMORY_PERIOD = 30.0
 # How many rows one step removes, and of devices, which have a queue each; its rest, in seconds.
 ROWS, DEVICES = 1000, 10
 REST = 0.01
@@ -37,6 +40,7 @@ def begin(ctx: Context, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[No
         (HOUR, sweep),
         (LOG_PERIOD, tend_log),
         (AUDIT_PERIOD, write_attempts),
+        (MEMORY_PERIOD, give_back),
     )
     return [loop.create_task(_repeat(ctx, seconds, one)) for seconds, one in work]
 
@@ -59,6 +63,16 @@ async def tend_log(ctx: Context) -> None:
         log.warning(
             "the store's log cannot shrink: a program holds a long read transaction", bytes=size
         )
+
+
+async def give_back(ctx: Context) -> None:
+    """Give the system what the C library keeps: much, after many have been here with full windows.
+
+    It takes a few milliseconds of a thread; the C library of some systems cannot.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        await asyncio.to_thread(trim, 0)
 
 
 async def maintain(ctx: Context) -> None:

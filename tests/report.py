@@ -24,25 +24,27 @@ TOOLS = {
     "sim": "The core in one thread under a seed, with virtual time",
     "sim-bugs": "The same, with bugs put into the code by hand",
     "crash": "SIGKILL at random under load",
-    "timing": "Wrong logins of people known, unknown and disabled",
-    "killpoints": "SIGKILL at every write and sync of a script",
+    "killpoints": "SIGKILL at each write and sync of a script",
     "powercut": "Power cuts, rebuilt from a trace of all writes",
-    "faults": "Errors of the disk at every call",
-    "diskfull": "A full disk, again and again",
+    "faults": "Errors of the disk at each call",
+    "fulldisk": "A disk that fills up, again and again",
     "damage": "Files damaged at rest",
     "drill": "Backups under load, restored",
-    "migrations": "Migrations cut off at every write",
+    "migrations": "Migrations cut off at each write",
     "net-sessions": "Sessions through a network that fails",
     "net-library": "Our own client on such a network",
     "net-half-open": "Clients that are gone without a word",
     "net-slow": "Clients that do not read, or hardly write",
-    "net-floods": "Floods of connects, restarts and logins",
-    "net-descriptors": "A server without descriptors",
-    "net-cases": "Breaks and retries at random points",
-    "fuzz": "Bytes at the parser and the handlers",
-    "machine": "Random commands against a model, with kills",
+    "net-floods": "Connections, restarts and logins, all at once",
+    "net-descriptors": "No descriptors left",
+    "net-cases": "What broke other servers, on the network",
+    "fuzz": "Bytes at the parser and the handlers, guided by coverage",
+    "properties": "Properties of splits, texts, fields and settings",
+    "machines": "Random commands against a model, with kills",
+    "bugs": "The same, with bugs put into the code by hand",
+    "timing": "Whether the time of a login tells who is registered",
     "time": "Clocks that jump, zones",
-    "soak": "Hours under load with churn and kills",
+    "soak": "Long runs under load, with churn and kills",
     "stops": "Stops and upgrades under load",
 }
 
@@ -84,8 +86,8 @@ def tables(recorded: dict[str, Record]) -> str:
         lines.append(
             f"| `make {tool}` | {record['commit']} | {record['date']} | {record['machine']} |"
         )
-    lines += ["", *_violations(recorded), _sizes()]
-    return "\n".join(lines) + "\n"
+    lines += ["", *_violations(recorded)]
+    return "\n".join(lines)
 
 
 def _number(value: object) -> str:
@@ -101,22 +103,15 @@ def _violations(recorded: dict[str, Record]) -> list[str]:
     return ["Open violations:", "", *found, ""] if found else ["No violation is open.", ""]
 
 
-def _sizes() -> str:
-    tests = _lines("tests")
-    code = _lines("pushd")
-    return f"{tests / code:.1f} lines of test stand against one of code."
-
-
-def _lines(folder: str) -> int:
-    """Count in thousands, so that not every change changes the page."""
-    files = (ROOT / folder).rglob("*.py")
-    return round(sum(len(file.read_text().splitlines()) for file in files), -3)
-
-
 def page(text: str, recorded: dict[str, Record]) -> str:
     """Give the page with its tables made anew."""
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     return pattern.sub(lambda _: f"{BEGIN}\n{tables(recorded)}\n{END}", text, count=1)
+
+
+def _lines(folder: str) -> int:
+    files = (ROOT / folder).rglob("*.py")
+    return sum(len(file.read_text().splitlines()) for file in files)
 
 
 def main() -> int:
@@ -126,6 +121,7 @@ def main() -> int:
     RECORDED.write_text(json.dumps(recorded, indent=2, ensure_ascii=False) + "\n")
     PAGE.write_text(page(PAGE.read_text(), recorded))
     print(tables(recorded))
+    print(f"{_lines('tests') / _lines('pushd'):.1f} lines of test stand against one of code.")
     return 0
 
 

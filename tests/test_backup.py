@@ -372,7 +372,7 @@ async def test_names_lead_nowhere(
 async def test_links_are_refused(good: dict[str, bytes], shelf: Path, tmp_path: Path) -> None:
     """An entry that is no plain file is not even the first one of a backup."""
     source = packed(shelf / "bad", dict.fromkeys(good, b""), kind=tarfile.SYMTYPE)
-    refused(source, tmp_path / "new", "not a backup")
+    refused(source, tmp_path / "new", "no backup has")
 
 
 async def test_a_file_the_store_does_not_know_is_refused(

@@ -1,6 +1,7 @@
 """The store: what people confirm to each other lives here, and nowhere else.
 
     engine    the file, its lock, migrations, and the threads that talk to it
+    wal       whether the log was whole when it was opened
     journal   the write side in its thread: operations in commit order, caches, batches
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
@@ -34,6 +35,7 @@ from .engine import (
     RESTORING,
     Lock,
     Worker,
+    advice,
     database_size,
     open_reader,
     open_writer,
@@ -91,9 +93,10 @@ class Store:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, config: Config, clock: Clock) -> "Store":
+    async def open(cls, config: Config, clock: Clock, kind: type[Worker] = Worker) -> "Store":
         """Open the store of a data folder, made if there is none.
 
+        A simulation hands in a `kind` of workers that have no threads.
         Raises StoreRefused in one line: locked by another server, newer, or not a store.
         """
         folder = Path(config.server.data)
@@ -104,16 +107,25 @@ class Store:
                 raise StoreRefused(
                     f"{folder}: a restore did not end here: remove this folder, then restore again"
                 )
-            return await cls._open(folder, lock, workers, config, clock)
-        except BaseException:
+            return await cls._open(folder, lock, workers, config, clock, kind)
+        except BaseException as problem:
             for worker in workers:
                 await worker.close()
             lock.release()
+            if isinstance(problem, sqlite3.Error):
+                # Damage that shows only when the first rows are read.
+                raise StoreRefused(f"{folder / FILE}: {advice(problem)}") from None
             raise
 
     @classmethod
     async def _open(
-        cls, folder: Path, lock: Lock, workers: list[Worker], config: Config, clock: Clock
+        cls,
+        folder: Path,
+        lock: Lock,
+        workers: list[Worker],
+        config: Config,
+        clock: Clock,
+        kind: type[Worker],
     ) -> "Store":
         settings = config.store
         writing = await open_writer(
@@ -121,12 +133,13 @@ class Store:
             checkpoint_pages=settings.checkpoint_pages,
             log_bytes=settings.log_bytes,
             cache_bytes=settings.cache_bytes,
+            kind=kind,
         )
         workers.append(writing)
         for _ in range(settings.readers):
-            workers.append(await open_reader(folder, {}))
+            workers.append(await open_reader(folder, {}, kind=kind))
         dates = Dates(config.server.zone)
-        reserve = Reserve(folder / "reserve", settings.reserve)
+        reserve = Reserve(folder / "reserve", settings.reserve, clock.now)
         reserve.refill()
         journal = Journal(
             clock,

@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from ..errors import StoreRefused
+from .wal import find_damage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,6 +85,7 @@ async def open_writer(
     checkpoint_pages: int,
     log_bytes: int = 64 << 20,
     cache_bytes: int = 64 << 20,
+    kind: type[Worker] = Worker,
 ) -> Worker:
     """Open and migrate the database; raises StoreRefused in one line."""
 
@@ -107,16 +110,28 @@ async def open_writer(
             raise
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
 def _check_log(folder: Path) -> None:
-    """Refuse a log whose database is gone, which SQLite would remove without a word."""
+    """Refuse a log whose database is gone, or that is damaged: SQLite drops both without a word."""
     database, log = folder / FILE, folder / f"{FILE}-wal"
-    if _size(log) and not _size(database):
+    if not _size(log):
+        return
+    if not _size(database):
         raise StoreRefused(
             f"{database}: its log is there, but it is not: put the two together again,"
             " or move the log away"
+        )
+    # A connection that may write would put the rest of the log into the database when it closes.
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        db.execute("PRAGMA user_version").fetchone()
+        damage = find_damage(log, folder / f"{FILE}-shm")
+    if damage is not None:
+        raise StoreRefused(
+            f"{log}: damaged at byte {damage.offset}, with {damage.commits} commits or more behind"
+            " that: restore a backup, or cut it off there to go on without them"
         )
 
 
@@ -127,7 +142,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) -> Worker:
+async def open_reader(
+    folder: Path, functions: dict[str, Callable[..., Any]], *, kind: type[Worker] = Worker
+) -> Worker:
     """Open a read-only connection beside the writer."""
 
     def connector() -> sqlite3.Connection:
@@ -139,23 +156,25 @@ async def open_reader(folder: Path, functions: dict[str, Callable[..., Any]]) ->
             db.create_function(name, 1, function, deterministic=True)
         return db
 
-    return await _open(connector, folder / FILE)
+    return await _open(kind, connector, folder / FILE)
 
 
-async def _open(connector: Callable[[], sqlite3.Connection], path: Path) -> Worker:
-    worker = Worker(connector, iter_chunk_size=64)
+async def _open(
+    kind: type[Worker], connector: Callable[[], sqlite3.Connection], path: Path
+) -> Worker:
+    worker = kind(connector, iter_chunk_size=64)
     try:
         await worker
     except BaseException as problem:
         # Its thread says goodbye to the loop, which must still be there to hear it.
         worker.join()
         if isinstance(problem, sqlite3.Error):
-            raise StoreRefused(f"{path}: {_advice(problem)}") from None
+            raise StoreRefused(f"{path}: {advice(problem)}") from None
         raise
     return worker
 
 
-def _advice(problem: sqlite3.Error) -> str:
+def advice(problem: sqlite3.Error) -> str:
     """Say why a database cannot be opened, and what to do about it."""
     match getattr(problem, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_NOTADB:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .process import Process
+from .process import START_PATIENCE, Process
 
 PATIENCE = 10.0  # seconds for a line of the log
 
@@ -53,7 +53,7 @@ class Operated(Process):
     async def listening(self) -> None:
         """Wait until it listens."""
         ports = self.folder / "ports"
-        await eventually(ports.exists)
+        await eventually(ports.exists, START_PATIENCE)
         host, _, port = ports.read_text().splitlines()[0].rpartition(":")
         self.address = (host.strip("[]"), int(port))
 
@@ -74,9 +74,9 @@ class Operated(Process):
         return await self.line(event, count)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
+async def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait for something that another process does; fails after a while."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it did not come"
         await asyncio.sleep(0.01)

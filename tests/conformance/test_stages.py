@@ -140,11 +140,15 @@ class TestWhileStarting:
             process = subprocess.Popen(
                 own._command(own.folder / "ports"), env=own._environment(), stdout=log, stderr=log
             )
-        if words:
-            logged(own, words, before + 1)
-        time.sleep(seconds)
-        process.send_signal(number)
-        return process.wait(15)
+        try:
+            if words:
+                logged(own, words, before + 1)
+            time.sleep(seconds)
+            process.send_signal(number)
+            return process.wait(15)
+        finally:
+            process.kill()
+            process.wait(15)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_at_any_moment(self, server: StartServer, number: signal.Signals) -> None:

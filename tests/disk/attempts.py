@@ -6,6 +6,7 @@ the server, and looks at what is on the disk by `tests.disk.images` and `tests.d
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.conformance import process as processes
 from tests.conformance.process import Process
 from tests.disk.facts import Transcript, judge_messages
 from tests.disk.images import examine, examine_served
-from tests.disk.script import Script
+from tests.disk.script import BROKEN, Script
 from tests.disk.traced import FILES, SOCKETS, Call, Traced, read
 
 # What a server may log at these levels tells of the fault; nothing else may be there.
@@ -116,12 +118,27 @@ async def _play(process: Traced, outcome: Outcome) -> Script:
     outcome.done, outcome.internal = script.done, script.internal
     outcome.refused = Counter(reply["status"] for reply in script.refused)
     if script.gone:
-        # It may take a moment to end.
-        try:
-            await process.ended()
-        except Exception:
-            outcome.problems.append("it closed the connections and did not end")
+        # It ends, or it has closed a connection that was not logged in.
+        await _ends_or_answers(process, outcome)
     return script
+
+
+async def _ends_or_answers(process: Traced, outcome: Outcome) -> None:
+    assert process.process is not None
+    try:
+        await asyncio.to_thread(process.process.wait, 5)
+    except subprocess.TimeoutExpired:
+        try:
+            await (await process.dial()).fence()
+        except BROKEN as problem:
+            outcome.problems.append(f"it neither ends nor answers: {problem!r}")
+        finally:
+            process.dial.close()
+
+
+def patient() -> None:
+    """Give servers time on a machine that does much else."""
+    processes.START_PATIENCE = processes.STOP_PATIENCE = 120.0
 
 
 def _look(process: Traced, script: Script, outcome: Outcome, *, served: bool) -> None:

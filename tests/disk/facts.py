@@ -202,7 +202,9 @@ class Transcript:
         values = {}
         for key, tellings in self.told.items():
             by_then = [told for told in tellings if told.asked <= at]
-            if by_then and all(told.answered <= at for told in by_then):
+            # Of two that were asked for at the same time either may have been the last.
+            alone = all(told.answered < by_then[-1].asked for told in by_then[:-1])
+            if by_then and alone and by_then[-1].answered <= at:
                 values[key] = by_then[-1].value
         places = {place for when, place in self.seen if when <= at}
         for when, number, _ in self.confirmed:

@@ -22,7 +22,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from tests.disk.attempts import Outcome, attempt, count_calls, template
+from tests.disk.attempts import Outcome, attempt, count_calls, patient, template
 from tests.disk.powercut import SCRATCH
 from tests.disk.traced import obstacle
 from tests.model.record import record
@@ -68,6 +68,7 @@ def main() -> int:
     options = parser.parse_args()
     if missing := obstacle():
         parser.error(missing)
+    patient()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
         scratch = Path(name)

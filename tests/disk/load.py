@@ -96,7 +96,7 @@ class Person:
         return await self.wire.command("save_part", **upload, content=self._content(), **fields)
 
     def _content(self) -> str:
-        size = self._random.choice((1, 600, 5000, 40_000))
+        size = self._random.choice((20, 600, 5000, 40_000))
         return base64.b64encode(self._random.randbytes(size)).decode()
 
     async def rename(self) -> None:

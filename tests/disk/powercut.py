@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.process import Process
+from tests.disk.attempts import patient
 from tests.disk.facts import Transcript
 from tests.disk.files import MODES, Disk, Mode
 from tests.disk.images import examine_and_remove, examine_served
@@ -323,6 +324,7 @@ def main() -> int:
     options = parser.parse_args()
     if missing := obstacle():
         parser.error(missing)
+    patient()
     print(f"seed          {options.seed}")
     totals, began = Totals(), time.monotonic()
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

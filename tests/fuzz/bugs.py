@@ -95,13 +95,6 @@ BUGS = (
         REQUESTS,
     ),
     Bug(
-        "true is taken for a number",
-        "handlers/group.py",
-        "    seconds: Natural | Maybe = None",
-        "    seconds: Natural | bool | Maybe = None",
-        REQUESTS,
-    ),
-    Bug(
         "U+0000 is stored",
         "protocol.py",
         '    if isinstance(value, str) and "\\0" in value:',

@@ -42,7 +42,7 @@ from pushd.server import Server
 from pushd.service import Service
 from pushd.status import Status
 from pushd.store import Store, engine
-from pushd.store.engine import Lock
+from pushd.store.engine import Lock, Worker
 
 R = TypeVar("R")
 Frame = dict[str, Any]
@@ -485,7 +485,7 @@ async def _store(folder: Path, here: Here, settings: config.Config, clock: Clock
     for name in names:
         setattr(store_module, name, open_worker)
     try:
-        return await Store._open(folder, Lock(folder), [], settings, clock)
+        return await Store._open(folder, Lock(folder), [], settings, clock, Worker)
     finally:
         for name, function in zip(names, before, strict=True):
             setattr(store_module, name, function)

@@ -192,6 +192,23 @@ def test_property_hostile_server(acts: list[list[Frame | bytes]], reconnect: boo
         assert runner.run(meet(list(acts), reconnect=reconnect)) == []
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"message":"ok","result":1e999}\n',
+        b'{"message":"ok","result":{"user":1e999}}\n',
+        b'{"message":"ok","result":[{"msgId":7}]}\n',
+        b'{"message":"ok","result":"\xff"}\n',
+        b'{"message":"ok","result":{"content":"\xc3\xa9","size":1,"md5":""}}\n',
+        b'{"message":"ok","heartbeat":-5}\n',
+    ],
+)
+def test_answers_that_make_no_sense(said: bytes) -> None:
+    """They end the call that they answer, and neither the client nor its other calls."""
+    with asyncio.Runner() as runner:
+        assert runner.run(meet([[said]] * 12, reconnect=False)) == []
+
+
 def test_frames_hide_their_content() -> None:
     """What is shown of a frame in an error is no content."""
     assert "secret" not in repr(Said(message="secret", push_id="secret"))

@@ -38,7 +38,8 @@ def choices() -> list[bytes]:
     return [*found, b"\n", b"\r\n", b"\xef\xbb\xbf", b"{", b"\xf0\x9f", b"\r"]
 
 
-LINES = st.sampled_from(choices())
+# Made when they are first drawn: a world is no thing to build while tests are collected.
+LINES = st.deferred(lambda: st.sampled_from(choices()))
 # Anywhere, every few bytes, or near the ends of lines, where mistakes are.
 CUTS = st.lists(st.integers(0, 4000), max_size=30) | st.integers(1, 7).map(
     lambda step: list(range(0, 20_000, step))

@@ -222,7 +222,8 @@ def running(program: str = "") -> Iterator[Tight]:
         finally:
             server.dial.close()
             server.kill()
-            assert "Traceback" not in server.log_text()
+            # A control may fail in any way.
+            assert program or "Traceback" not in server.log_text()
 
 
 async def control(seconds: float) -> str:

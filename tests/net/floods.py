@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from tests.conformance.authority import cpu_seconds
 from tests.conformance.wire import PASSWORD, Address, Closed, Wire
 from tests.model.record import record
 from tests.net.slow import ms, p99
@@ -127,8 +128,12 @@ class Flood:
     async def connects(self, seconds: float) -> None:
         """Connect and reset as fast as it goes, while devices are there."""
         residents = [await self.server.dial.user(started=True) for _ in range(RESIDENTS)]
+        used = cpu_seconds(self.server)
         async with self.measured("connects"):
             count = await flood(self.server.address, seconds)
+        # Other than a latency it does not depend on what else runs.
+        each = (cpu_seconds(self.server) - used) / count
+        self.figures["processor time of a connect"] = ms(each)
         self.figures["connects a second"] = round(count / seconds)
         for wire in residents:
             try:
@@ -190,8 +195,11 @@ class Flood:
             ended.append(time.monotonic() - began)
             wire.close()
 
+        used = cpu_seconds(self.server)
         async with self.measured("restarts"):
             await asyncio.gather(*map(back, ids))
+        each = (cpu_seconds(self.server) - used) / count
+        self.figures["processor time of a restart"] = ms(each)
         took = max(ended)
         self.figures["devices that restart at once"] = count
         self.figures["until the last is back"] = f"{took:.2f} s"

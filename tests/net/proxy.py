@@ -60,6 +60,7 @@ class Proxy:
         self.hits: Counter[str] = Counter()  # how often each kind of fault took place
         self.random = random.Random(seed)
         self._links: set[asyncio.Task[None]] = set()
+        self._closed = False  # who was accepted at the last moment is cut
         self._listener: asyncio.Server
 
     async def __aenter__(self) -> Self:
@@ -69,6 +70,7 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._listener.close()
+        self._closed = True
         await self.settle()
 
     async def settle(self) -> None:
@@ -78,6 +80,9 @@ class Proxy:
         await asyncio.gather(*self._links, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            reset(writer)
+            return
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
@@ -117,11 +122,12 @@ class Link:
                 self._proxy.hits["lingered"] += 1
                 await asyncio.sleep(self._faults.linger)
         finally:
+            # First what cannot be interrupted: whoever ends the proxy may cancel this.
+            for _, writer in (self._client, self._server):
+                reset(writer)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for _, writer in (self._client, self._server):
-                reset(writer)
 
     async def _carry(
         self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pushd.upkeep import MEMORY_PERIOD
 from tests.conformance.crowd import Place, gathered, note
 from tests.conformance.people import users
 from tests.conformance.wire import Wire, frame
@@ -127,8 +128,9 @@ async def watch_memory(server: Watched, figures: Figures, clients: int) -> None:
 
 
 async def settle(server: Watched, figures: Figures) -> None:
-    """Wait a little for the memory to be given back."""
-    for _ in range(20):
+    """Wait for the memory to be given back."""
+    deadline = time.monotonic() + 2 * MEMORY_PERIOD
+    while time.monotonic() < deadline:
         figures.end = (await server.holdings()).memory
         if figures.end <= BACK * figures.start:
             return

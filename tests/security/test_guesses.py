@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import ADDRESS, assert_no_traceback
+from tests.conformance.conftest import ADDRESS
 from tests.conformance.people import dial_from
 from tests.conformance.process import Process, StartServer
 from tests.conformance.wire import (
@@ -55,7 +55,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     yield process
     process.dial.close()
     assert process.stop() == 0
-    assert_no_traceback(process)
+    process.assert_no_traceback()
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ class Plan:
             return Bars()
         # The log grows with the churn, which is higher in a short run; and memory goes up and down.
         churn = max(1.0, self.churn / CHURN)
-        return Bars(noise=4.0, wal=SHORT_LOG, log=10.0 * churn)
+        return Bars(noise=1.5, wal=SHORT_LOG, log=10.0 * churn)
 
     @property
     def grace(self) -> float:

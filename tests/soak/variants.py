@@ -52,7 +52,7 @@ VARIANTS = {
         def slower(self, acks, batch):
             global count
             count += 1
-            time.sleep(count / 50_000)
+            time.sleep(count / 5_000)
             return commit(self, acks, batch)
         Journal.commit = slower
     """,
