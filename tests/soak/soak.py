@@ -35,7 +35,7 @@ from tests.model.checker import Report, check
 from tests.model.record import record
 from tests.soak.figures import DAY, Bars, Sample, Verdict, judge, log_verdict, quantile
 from tests.soak.phones import HEARTBEAT, Book, Chat, Hole, Order, Phone
-from tests.soak.variants import VARIANTS, program
+from tests.soak.variants import MEANT, VARIANTS, program
 
 GROUP = 10  # members
 GROUP_SHARE = 0.2  # of what is sent goes to groups
@@ -133,6 +133,9 @@ class Plan:
     def parts(self) -> int:
         """Into how many parts latencies are divided: hours, or quarters."""
         return max(4, int(self.seconds / 3600))
+
+
+CONTROL = Plan(240.0, 40, churn=30.0, between=1800.0)  # a run of a server with a fault
 
 
 class Totals:
@@ -611,6 +614,18 @@ async def soak(
     return Outcome(run, verdicts)
 
 
+def controls(seed: int) -> dict[str, str]:
+    """Run each server with a fault for some minutes; gives what was found."""
+    found = {}
+    for name in VARIANTS:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = asyncio.run(soak(CONTROL, seed, Path(folder), name))
+        first = next((one for one in outcome.violations if MEANT[name] in one), "")
+        found[name] = f"caught: {first}"[:120] if first else "NOT caught"
+        print(f"{name:<24}{found[name]}", flush=True)
+    return found
+
+
 def main() -> int:
     """Run from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.soak", description=__doc__)
@@ -621,6 +636,7 @@ def main() -> int:
     parser.add_argument("--life", type=float, default=0.0, help="minutes between two kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="")
+    parser.add_argument("--controls", action="store_true", help="then run the servers with faults")
     parser.add_argument("--folder", type=Path, help="keep data, log and samples here")
     options = parser.parse_args()
     plan = Plan(
@@ -632,8 +648,9 @@ def main() -> int:
         folder.mkdir(exist_ok=True)
         outcome = asyncio.run(soak(plan, options.seed, folder, options.variant))
     print(outcome)
+    found = controls(options.seed) if options.controls else {}
     if not options.variant:
-        record("soak", outcome.figures, outcome.violations)
+        record("soak", outcome.figures, outcome.violations, found)
     return 1 if outcome.violations else 0
 
 

@@ -70,6 +70,17 @@ VARIANTS = {
 }
 
 
+# What each must fail by.
+MEANT = {
+    "keeps_sessions": "memory",
+    "keeps_descriptors": "descriptors",
+    "keeps_tasks": "tasks",
+    "keeps_log": "write-ahead log",
+    "gets_slower": "p99",
+    "loses_messages": "I1",
+}
+
+
 def program(name: str) -> str:
     """Give the program of a variant; "" gives the server as it is."""
     return dedent(VARIANTS[name]) + _RUN if name else ""
