@@ -122,7 +122,7 @@ class Plan:
             return Bars()
         # The log grows with the churn, which is higher in a short run; and memory goes up and down.
         churn = max(1.0, self.churn / CHURN)
-        return Bars(noise=1.5, wal=SHORT_LOG, log=10.0 * churn)
+        return Bars(noise=2.0, wal=SHORT_LOG, log=10.0 * churn)
 
     @property
     def grace(self) -> float:
@@ -135,7 +135,7 @@ class Plan:
         return max(4, int(self.seconds / 3600))
 
 
-CONTROL = Plan(240.0, 40, churn=30.0, between=1800.0)  # a run of a server with a fault
+CONTROL = Plan(240.0, 40, churn=60.0, between=1800.0)  # a run of a server with a fault
 
 
 class Totals:
