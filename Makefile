@@ -62,7 +62,7 @@ crash: $(VENV)/.dev  ## Kill the server ROUNDS times under load and count what i
 	$(BIN)/python -m tests.disk.crash --rounds $(ROUNDS)
 
 soak: $(VENV)/.dev  ## Run a server for HOURS among phones that come and go; does it stay as it was
-	$(BIN)/python -m tests.soak.soak --minutes $$(($(HOURS) * 60))
+	$(BIN)/python -m tests.soak.soak --minutes $$(($(HOURS) * 60)) --controls
 
 time: $(VENV)/.dev  ## Turn the clock under a running server (libfaketime)
 	$(BIN)/python -m tests.soak.clock

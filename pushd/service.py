@@ -15,7 +15,7 @@ from .config import Config
 from .errors import Refusal, TooMany
 from .limits import Budget, network
 from .model import Actor, Draft, Failed, MessageType
-from .session import Session
+from .session import GONE, Session
 from .status import Status
 
 # Seconds between two sweeps.
@@ -224,6 +224,7 @@ class Service:
             self.operators -= peer.session.operator
             self._buckets.get(peer.due, set()).discard(peer)
             self._leave_address(peer.session.address)
+            peer.session.link = GONE
 
     def _leave_address(self, address: str) -> None:
         counted = network(address)
@@ -292,6 +293,7 @@ class Service:
         bucket = int(when / SWEEP) + 1
         if peer.due and self.now() / SWEEP < peer.due <= bucket:
             return
+        self._buckets.get(peer.due, set()).discard(peer)
         peer.due = bucket
         self._buckets.setdefault(bucket, set()).add(peer)
 

@@ -62,6 +62,31 @@ class Link(Protocol):
         """False when what is sent to the peer's machine is sent in vain."""
 
 
+class Gone:
+    """The link of a session whose connection is gone: the two hold each other no more.
+
+    A cycle would be left to the collector, which looks at what has lived long hardly ever.
+    """
+
+    answering = False
+
+    def wake(self) -> None:
+        """Do nothing."""
+
+    def signal(self, data: bytes) -> None:
+        """Do nothing."""
+
+    def evict(self, data: bytes, reason: str) -> None:
+        """Do nothing."""
+
+    def facts(self) -> tuple[float, int]:
+        """Give nothing."""
+        return 0.0, 0
+
+
+GONE = Gone()
+
+
 class Session:
     """The identity of one connection; it never shows its pushId."""
 

@@ -25,9 +25,11 @@ PATIENCE = 10.0
 
 
 def address(own: Process) -> tuple[str, int]:
-    """Return where a server's metrics are; it logs that before it is ready."""
-    found = re.findall(r"event=metrics listen=\"?([\d.]+):(\d+)", own.log_text())
-    assert found, own.log_text()
+    """Return where a server's metrics are, which its log tells: a moment after it is ready."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := re.findall(r"event=metrics listen=\"?([\d.]+):(\d+)", own.log_text())):
+        assert time.monotonic() < deadline, own.log_text()
+        time.sleep(0.005)
     host, port = found[-1]
     return host, int(port)
 

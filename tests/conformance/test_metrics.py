@@ -14,6 +14,7 @@ import pytest
 
 from pushd.metrics import METRICS as ROWS
 
+from .authority import Authority, ask, dial
 from .people import failed
 from .process import StartServer
 from .scrape import METRICS, Series, moved, series, until
@@ -52,6 +53,25 @@ async def test_connections(server: StartServer, loop: str) -> None:
     for name in ("pushd_sessions", "pushd_devices_online", "pushd_open_files"):
         assert moved(before, gone, name) == {}
     assert moved(after, gone, "pushd_connections_accepted_total") == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_handshakes(server: StartServer, loop: str, tmp_path: Path) -> None:
+    """A TLS handshake that is refused or takes too long is counted, a good one is not."""
+    authority = Authority(tmp_path)
+    own = authority.start(server, loop=loop, tls_handshake_seconds=1, **METRICS)
+    before = await series(own)
+    wire = await asyncio.to_thread(authority.connect, own)
+    await asyncio.to_thread(ask, wire)
+    (await own.dial()).close()  # by the plain listener
+    silent = dial(own.addresses[-1])
+    wrong = dial(own.addresses[-1], b"GET / HTTP/1.1\r\n\r\n")
+    name = "pushd_tls_handshakes_failed_total"
+    after = await until(own, lambda now: now[name] >= before[name] + 2)
+    assert moved(before, after, name) == {"": 2}
+    for sock in (wire, silent, wrong):
+        sock.close()
 
 
 async def test_sessions_end(server: StartServer) -> None:

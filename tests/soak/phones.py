@@ -95,6 +95,7 @@ class Phone:
     def __init__(self, number: int, book: Book, rng: random.Random) -> None:
         self.number = number
         self.backoff = BACKOFF  # seconds before a connection is tried again
+        self.patience = PATIENCE  # seconds for any frame
         self.phone = str(13_800_000_000 + number)
         self.user = ""  # the server's id
         self.chats: list[Chat] = []
@@ -285,9 +286,9 @@ class Phone:
         assert wire is not None
         while True:
             try:
-                received = await wire.recv(PATIENCE)
+                received = await wire.recv(self.patience)
             except TimeoutError:
-                raise Hole(f"{self._name} heard nothing for {PATIENCE:.0f} s") from None
+                raise Hole(f"{self._name} heard nothing for {self.patience:.0f} s") from None
             if received["status"] == 5030:
                 # Nothing that comes later can be relied on: it is unknown and sent again.
                 raise ConnectionResetError

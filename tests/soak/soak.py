@@ -35,7 +35,7 @@ from tests.model.checker import Report, check
 from tests.model.record import record
 from tests.soak.figures import DAY, Bars, Sample, Verdict, judge, log_verdict, quantile
 from tests.soak.phones import HEARTBEAT, Book, Chat, Hole, Order, Phone
-from tests.soak.variants import VARIANTS, program
+from tests.soak.variants import MEANT, VARIANTS, program
 
 GROUP = 10  # members
 GROUP_SHARE = 0.2  # of what is sent goes to groups
@@ -78,6 +78,7 @@ class Plan:
     devices: int = 200
     rate: float = 30.0  # messages a second
     churn: float = CHURN  # of the devices a minute
+    between: float = 0.0  # kills; 0 for a third of a short run, and an hour in a long one
 
     @property
     def every(self) -> float:
@@ -87,12 +88,15 @@ class Plan:
     @property
     def life(self) -> float:
         """From one kill to the next."""
+        if self.between:
+            return self.between
         return 3600.0 if self.seconds >= 3 * 3600 else self.seconds / 3
 
     @property
     def warm_up(self) -> float:
         """Of each life, in which caches fill and the first herds come."""
-        return self.life / 4 if self.life >= 3600 else self.life / 2
+        life = min(self.life, self.seconds)
+        return life / 4 if life >= 3600 else life / 2
 
     @property
     def window(self) -> float:
@@ -118,7 +122,7 @@ class Plan:
             return Bars()
         # The log grows with the churn, which is higher in a short run; and memory goes up and down.
         churn = max(1.0, self.churn / CHURN)
-        return Bars(noise=4.0, wal=SHORT_LOG, log=10.0 * churn)
+        return Bars(noise=2.0, wal=SHORT_LOG, log=10.0 * churn)
 
     @property
     def grace(self) -> float:
@@ -129,6 +133,9 @@ class Plan:
     def parts(self) -> int:
         """Into how many parts latencies are divided: hours, or quarters."""
         return max(4, int(self.seconds / 3600))
+
+
+CONTROL = Plan(240.0, 40, churn=60.0, between=1800.0)  # a run of a server with a fault
 
 
 class Totals:
@@ -607,6 +614,18 @@ async def soak(
     return Outcome(run, verdicts)
 
 
+def controls(seed: int) -> dict[str, str]:
+    """Run each server with a fault for some minutes; gives what was found."""
+    found = {}
+    for name in VARIANTS:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = asyncio.run(soak(CONTROL, seed, Path(folder), name))
+        first = next((one for one in outcome.violations if MEANT[name] in one), "")
+        found[name] = f"caught: {first}"[:120] if first else "NOT caught"
+        print(f"{name:<24}{found[name]}", flush=True)
+    return found
+
+
 def main() -> int:
     """Run from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.soak", description=__doc__)
@@ -614,19 +633,24 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--rate", type=float, default=30.0, help="messages a second")
     parser.add_argument("--churn", type=float, default=CHURN, help="of the devices a minute")
+    parser.add_argument("--life", type=float, default=0.0, help="minutes between two kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="")
+    parser.add_argument("--controls", action="store_true", help="then run the servers with faults")
     parser.add_argument("--folder", type=Path, help="keep data, log and samples here")
     options = parser.parse_args()
-    plan = Plan(options.minutes * 60, options.devices, options.rate, options.churn)
+    plan = Plan(
+        options.minutes * 60, options.devices, options.rate, options.churn, options.life * 60
+    )
     print(f"seed                    {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         outcome = asyncio.run(soak(plan, options.seed, folder, options.variant))
     print(outcome)
+    found = controls(options.seed) if options.controls else {}
     if not options.variant:
-        record("soak", outcome.figures, outcome.violations)
+        record("soak", outcome.figures, outcome.violations, found)
     return 1 if outcome.violations else 0
 
 

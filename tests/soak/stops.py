@@ -150,6 +150,8 @@ class Frozen(Stops):
         super().__init__(folder, phones, 300.0, seed)
         self.seconds = seconds
         self.silent = 0.0  # seconds without a sign of life
+        for phone in self._phones:
+            phone.patience += seconds
         self.server = Watched(folder, "", log_format="logfmt")
 
     async def _course(self) -> None:
@@ -235,35 +237,45 @@ def _git(*words: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-async def campaign(stops: int, seconds: float, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """Do all three; gives figures and violations."""
-    figures: dict[str, Any] = {}
-    violations = []
+Found = tuple[dict[str, Any], list[str]]
+
+
+async def stopped(stops: int, seed: int) -> Found:
+    """Stop it again and again; gives figures and violations."""
     with tempfile.TemporaryDirectory() as folder:
-        stopped = Terminated(Path(folder), stops, 40, 300.0, seed)
-        violations += await run(stopped)
-        report, took = stopped.totals.report, sorted(stopped.took) or [0.0]
-        figures["SIGTERMs"] = f"{stopped.done}, {stopped.stopped_starts} during a start"
-        figures["stop"] = f"{took[len(took) // 2]:.2f} s median, {took[-1]:.2f} s longest"
-        figures["confirmed messages"] = report.confirmed
-        figures["delivered"] = f"{report.delivered}, {report.redelivered} of them again"
+        course = Terminated(Path(folder), stops, 40, 300.0, seed)
+        violations = await run(course)
+    report, took = course.totals.report, sorted(course.took) or [0.0]
+    figures = {
+        "SIGTERMs": f"{course.done}, {course.stopped_starts} during a start",
+        "stop": f"{took[len(took) // 2]:.2f} s median, {took[-1]:.2f} s longest",
+        "confirmed messages": report.confirmed,
+        "delivered": f"{report.delivered}, {report.redelivered} of them again",
+    }
+    return figures, violations
+
+
+async def upgraded(seed: int) -> Found:
+    """Take over a store of the version before."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as old:
         before = version_before(Path(old))
-        if before is not None:
-            upgraded = Upgraded(Path(folder), before, seed)
-            violations += await run(upgraded)
-            if upgraded.before >= upgraded.after:
-                violations.append(f"upgrade: from {upgraded.before} to {upgraded.after}")
-            confirmed = upgraded.totals.report.confirmed
-            figures["upgrade"] = f"{upgraded.before} to {upgraded.after}, {confirmed} messages"
-        else:
-            figures["upgrade"] = "skipped: needs the history of the project (git)"
+        if before is None:
+            return {"upgrade": "skipped: needs the history of the project (git)"}, []
+        course = Upgraded(Path(folder), before, seed)
+        violations = await run(course)
+    if course.before >= course.after:
+        violations.append(f"upgrade: from {course.before} to {course.after}")
+    confirmed = course.totals.report.confirmed
+    return {"upgrade": f"{course.before} to {course.after}, {confirmed} messages"}, violations
+
+
+async def frozen(seconds: float, seed: int) -> Found:
+    """Have it stand still."""
     with tempfile.TemporaryDirectory() as folder:
-        frozen = Frozen(Path(folder), seconds, seed)
-        violations += await run(frozen)
-        figures["frozen"] = f"{frozen.silent:.1f} s, {frozen.totals.report.confirmed} messages"
-    figures["load average"] = f"{os.getloadavg()[0]:.1f}"
-    return figures, violations
+        course = Frozen(Path(folder), seconds, seed)
+        violations = await run(course)
+    confirmed = course.totals.report.confirmed
+    return {"frozen": f"{course.silent:.1f} s, {confirmed} messages"}, violations
 
 
 def main() -> int:
@@ -274,9 +286,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     print(f"seed                    {options.seed}", flush=True)
-    figures, violations = asyncio.run(campaign(options.stops, options.frozen, options.seed))
+    figures: dict[str, Any] = {}
+    violations: list[str] = []
+    for course in (
+        stopped(options.stops, options.seed),
+        upgraded(options.seed),
+        frozen(options.frozen, options.seed),
+    ):
+        found, wrong = asyncio.run(course)
+        print("\n".join(f"{name:<24}{value}" for name, value in found.items()), flush=True)
+        figures |= found
+        violations += wrong
+    figures["load average"] = f"{os.getloadavg()[0]:.1f}"
     record("stops", figures, violations)
-    print("\n".join(f"{name:<24}{value}" for name, value in figures.items()))
     print("\n".join([f"violations              {len(violations)}", *violations[:20]]))
     return 1 if violations else 0
 

@@ -1,10 +1,13 @@
 """The short form of the long run, and that its figures would tell."""
 
+import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.operated import Operated
 from tests.soak.figures import MIB, Bars, Sample, judge, slope
 from tests.soak.soak import Plan, soak
 
@@ -84,6 +87,44 @@ def test_a_held_log_may_grow() -> None:
     assert failed(run()[:100] + held + run()[160:]) == []
     late = [replace(one, held=False) for one in held]
     assert failed(run()[:100] + late + run()[160:]) == ["write-ahead log"]
+
+
+COUNTING = """
+import gc, signal, sys
+gc.disable()
+def tell(*_):
+    from pushd.connection import Connection
+    count = sum(isinstance(one, Connection) for one in gc.get_objects())
+    print(f"connections={count}", file=sys.stderr, flush=True)
+signal.signal(signal.SIGWINCH, tell)
+from pushd.cli import pushd
+pushd(prog_name="pushd")
+"""
+
+
+@pytest.mark.slow
+async def test_what_is_closed_is_freed(tmp_path: Path) -> None:
+    """A connection that is gone stays in no table and in no cycle: no collector is needed."""
+    own = Operated(tmp_path, "", program=COUNTING, limits_drain=0)
+    own.start()
+    try:
+        a, _ = await own.dial.pair()
+        phone = await own.dial.user(started=True)
+        for _ in range(50):
+            phone.close()
+            phone, _ = await own.dial.resume(phone.push_id, heartbeat=30)
+            await phone.fence()
+        counts = [60]
+        for _ in range(100):
+            own.signal(signal.SIGWINCH)
+            await a.fence()
+            counts += [int(found) for found in re.findall(r"connections=(\d+)", own.log_text())]
+            if counts[-1] <= 5:
+                break
+        assert counts[-1] <= 5, counts
+    finally:
+        own.dial.close()
+        own.kill()
 
 
 @pytest.mark.slow

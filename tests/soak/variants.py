@@ -52,7 +52,7 @@ VARIANTS = {
         def slower(self, acks, batch):
             global count
             count += 1
-            time.sleep(count / 50_000)
+            time.sleep(count / 5_000)
             return commit(self, acks, batch)
         Journal.commit = slower
     """,
@@ -67,6 +67,17 @@ VARIANTS = {
                 enqueue(self, queue, chat, message, rest)
         Journal.enqueue = lose
     """,
+}
+
+
+# What each must fail by.
+MEANT = {
+    "keeps_sessions": "memory",
+    "keeps_descriptors": "descriptors",
+    "keeps_tasks": "tasks",
+    "keeps_log": "write-ahead log",
+    "gets_slower": "p99",
+    "loses_messages": "I1",
 }
 
 
