@@ -17,6 +17,8 @@ from tests.sim.phone import Phone
 from tests.sim.points import install
 from tests.sim.world import World, live_in
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[[World], Coroutine[Any, Any, None]]
 
 
