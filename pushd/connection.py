@@ -446,7 +446,7 @@ class Connection(asyncio.Protocol):
                 raise RESTARTING
             if self._acked:
                 # The reply to a command says that the acks before it are committed.
-                await service.barrier()
+                await service.barrier(self.session.device)
                 self._acked = False
             reply = await answer(service.ctx, self.session, frame, line)
         except PushdError as problem:

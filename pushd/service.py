@@ -254,9 +254,9 @@ class Service:
         """Note that a packet with these msgIds was written to a device."""
         self.sent.append((device, first, last, self.ctx.clock.wall()))
 
-    async def barrier(self) -> None:
-        """Wait until all that was handed in is committed."""
-        await self.ctx.store.writer.barrier()
+    async def barrier(self, device: int) -> None:
+        """Wait until all that was handed in is committed, above all a device's acks."""
+        await self.ctx.store.writer.barrier(device)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call a function in the next turn of the loop."""

@@ -238,6 +238,7 @@ def _insert(
 def _bound(journal: Journal, device: int, generation: int, epoch: str) -> Bound:
     queue = journal.queue(device)
     assert queue is not None, "the device was there a moment ago"
+    journal.forget_acks(device)
     query = "SELECT show_presence, read_receipts FROM account WHERE id = ?"
     flags = journal.db.execute(query, (queue.account,)).fetchone()
     return Bound(

@@ -628,6 +628,15 @@ class Journal:
 
     # --- acks -----------------------------------------------------------------------------
 
+    def check_acks(self, device: int) -> None:
+        """Refuse to say that a device's acks are committed while they could not be written."""
+        if device in self._owed:
+            raise Refusal(Status.DISK_FULL)
+
+    def forget_acks(self, device: int) -> None:
+        """Drop acks that could not be written: their connection is replaced by another one."""
+        self._owed.pop(device, None)
+
     def _ack(self, device: int, seq: int, message: int) -> None:
         queue = self.queue(device)
         if queue is None or seq <= queue.acked:

@@ -253,9 +253,12 @@ class Writer:
         """Drop an ack that no batch has taken yet; the device will be asked for it again."""
         self._acks.pop(device, None)
 
-    async def barrier(self) -> None:
-        """Wait until the acks and verbs that were handed in are committed."""
-        await self.call(lambda journal: None, grows=False)
+    async def barrier(self, device: int = 0) -> None:
+        """Wait until the acks and verbs that were handed in are committed.
+
+        Raises Refusal 4007 while the acks of that device do not fit on the disk.
+        """
+        await self.call(lambda journal: journal.check_acks(device), grows=False)
 
     async def call(
         self,

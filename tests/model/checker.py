@@ -262,14 +262,14 @@ class _Checker:
             fact = self.facts[number]
             key = self.owners.get(number)
             own = self.messages[key] if key is not None else lost.get(fact)
-            if number in device.numbers or number in device.found:
-                if device.user not in users:
-                    self._violate("I6", f"{name} got {number}, {fact}, and is not one of {users}")
-                elif own and set(own.devices) == {name} and number in device.numbers:
-                    self._violate("I6", f"{name} got its own message {number}")
-                elif own and own.first > revoked and number in device.numbers:
-                    self._violate("I6", f"{name} got {number}, sent after it was signed out")
-            elif device.user in users and number >= since and not device.ended:
+            got = number in device.numbers
+            if (got or number in device.found) and device.user not in users:
+                self._violate("I6", f"{name} got {number}, {fact}, and is not one of {users}")
+            elif got and own and set(own.devices) == {name}:
+                self._violate("I6", f"{name} got its own message {number}")
+            elif got and own and own.first > revoked:
+                self._violate("I6", f"{name} got {number}, sent after it was signed out")
+            elif not got and device.user in users and number >= since and not device.ended:
                 mine = (own and name in own.devices) or self.past.recalls(name, fact)
                 if not mine and not device.has(number, *place(fact, device.user, groups)):
                     self._violate("I1", f"{name} never got {number}: {fact}")

@@ -65,7 +65,7 @@ BUGS = (
     Bug(
         "acks_not_fenced",
         "connection.py",
-        "                await service.barrier()\n",
+        "                await service.barrier(self.session.device)\n",
         "                pass\n",
         "a command is answered before the acks in front of it are committed",
     ),

@@ -51,7 +51,7 @@ class Disk:
         self.room = 0  # writes that fit on a full disk once the reserve is given up
         self.watched = False  # what is synced is kept, for power cuts
         self.synced: tuple[bytes, bytes] | None = None  # database and log as they are for certain
-        self._seen = (0, 0)
+        self._seen = (0, 0, b"")
 
     def begin(self) -> None:
         """Prepare for a start."""
@@ -106,7 +106,9 @@ class Disk:
             return
         database = self.folder / FILE
         stat = database.stat()
-        seen = (stat.st_size, stat.st_mtime_ns)
+        log = _read(self.folder / WAL)
+        # Times are coarse; but a log that begins anew has another head.
+        seen = (stat.st_size, stat.st_mtime_ns, log[:32])
         # A checkpoint syncs the log before it writes the database, whatever the setting.
         if db.execute("PRAGMA synchronous").fetchone()[0] < 2 and seen == self._seen:
             return
@@ -114,7 +116,7 @@ class Disk:
         same = seen == self._seen and kept is not None
         image = kept[0] if same and kept is not None else database.read_bytes()
         self._seen = seen
-        self.synced = (image, _read(self.folder / WAL))
+        self.synced = (image, log)
 
 
 class Db:

@@ -421,6 +421,8 @@ class Phone:
             if status != 1 and status not in REFUSED:
                 self.world.alarm(f"{self.name} asked {name} {fields}: {reply}")
             outcome: Any = "ok" if status == 1 else "refused"
+            if status == 4007:
+                outcome = "unknown"  # perhaps the acks before it did not fit
             self.log.append(Told(self.name, turn, action, outcome))
             then(reply)
 

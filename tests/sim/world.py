@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -482,16 +482,21 @@ def run(seed: int) -> Outcome:
     folder = Path(tempfile.mkdtemp(prefix="pushd-sim-", dir=_root()))
     world = World(seed, folder)
     try:
-        with _own_randomness(world), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            try:
-                world.loop.run_until_complete(world.run())
-                world.check_store()
-            finally:
-                _bury(world)
+        live_in(world, world.run())
+        world.check_store()
     finally:
         shutil.rmtree(folder)
     return _outcome(seed, world, begin)
+
+
+def live_in(world: World, life: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a world, then end all that is left there."""
+    with _own_randomness(world), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            world.loop.run_until_complete(life)
+        finally:
+            _bury(world)
 
 
 def _bury(world: World) -> None:
