@@ -149,8 +149,8 @@ BUGS = (
     Bug(
         "line_not_taken_over",
         "store/devices.py",
-        "    source = _unclaimed(journal, box, online) if box.devices else box.line\n",
-        "    source = _unclaimed(journal, box, online) if box.devices else None\n",
+        "    source = _unclaimed(journal, box, answering) if box.devices else box.line\n",
+        "    source = _unclaimed(journal, box, answering) if box.devices else None\n",
         "what waited for a user without a device is lost",
     ),
     Bug(
