@@ -27,7 +27,7 @@ async def test_order_over_jumps(tmp_path: Path) -> None:
 
 async def test_deadlines(tmp_path: Path) -> None:
     """Idle times and budgets follow the monotonic clock."""
-    await deadlines(tmp_path, 10, 4)
+    await deadlines(tmp_path, 10, 3)
 
 
 @NEEDS_LIBRARY

@@ -131,7 +131,7 @@ async def test_what_is_closed_is_freed(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 async def test_a_short_run(tmp_path: Path) -> None:
     """Phones come and go, the server is killed, and nothing is lost, doubled or out of order."""
-    outcome = await soak(Plan(5.0, 20, 100.0, 6.0), 1, tmp_path)
+    outcome = await soak(Plan(3.0, 20, 100.0, 20.0), 1, tmp_path)
     totals = outcome.soak.totals
     assert not totals.report.violations, f"{outcome}"
     assert totals.kills >= 1
@@ -144,13 +144,5 @@ async def test_a_short_run(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 async def test_a_lossy_server_is_found(tmp_path: Path) -> None:
     """Control: a server that forgets one of 300 messages."""
-    outcome = await soak(Plan(3.0, 20, 400.0), 1, tmp_path, "loses_messages")
+    outcome = await soak(Plan(2.0, 10, 500.0), 1, tmp_path, "loses_messages")
     assert any(one.startswith("I1") for one in outcome.violations), f"{outcome}"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-async def test_a_leak_is_found(tmp_path: Path) -> None:
-    """Control: a server that leaves a descriptor open with each connection."""
-    outcome = await soak(Plan(4.0, 20, 50.0, 60.0), 1, tmp_path, "keeps_descriptors")
-    assert any(one.startswith("descriptors") for one in outcome.violations), f"{outcome}"
