@@ -104,6 +104,7 @@ async def open_writer(
             db.execute(f"PRAGMA journal_size_limit={log_bytes}")
             db.execute(f"PRAGMA cache_size=-{cache_bytes >> 10}")
             db.execute("PRAGMA temp_store=MEMORY")
+            _empty_log(db)
             migrate(db)
         except BaseException:
             db.close()
@@ -129,7 +130,7 @@ def check_log(folder: Path) -> None:
         with closing(sqlite3.connect(uri, uri=True)) as db:
             db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
             db.execute("PRAGMA user_version").fetchone()
-            damage = find_damage(log, folder / f"{FILE}-shm")
+            damage = find_damage(log, folder / f"{FILE}-shm", database)
     except sqlite3.Error as problem:
         raise StoreRefused(f"{database}: {advice(problem)}") from None
     if damage is not None:
@@ -220,6 +221,19 @@ def tend_log(db: sqlite3.Connection, folder: Path, limit: int) -> int:
     busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     return size if busy else 0
+
+
+def _empty_log(db: sqlite3.Connection) -> None:
+    """Begin the log anew, so that nothing of an earlier life lies behind what is written now.
+
+    A later look at a broken log would take it for what was confirmed.
+    """
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as problem:
+        # The store starts also while the disk is full, or another program reads it.
+        if failure_kind(problem) not in ("full", "busy"):
+            raise
 
 
 def failure_kind(problem: sqlite3.Error) -> str:

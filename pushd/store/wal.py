@@ -7,6 +7,10 @@ again. The two can be told apart. A commit is synced before the next one is writ
 not synced is one commit, or two if the server was killed before it: three behind a broken frame
 have been confirmed.
 
+Once all of it is in the database, the log is begun again at its front. If the power goes just then,
+its first frame may be broken while the old ones are still behind it. Nothing is lost by that: what
+they hold stands in the database.
+
 The format is that of https://sqlite.org/walformat.html.
 """
 
@@ -30,7 +34,7 @@ class Damage(NamedTuple):
     commits: int
 
 
-def find_damage(log: Path, index: Path) -> Damage | None:
+def find_damage(log: Path, index: Path, database: Path) -> Damage | None:
     """Tell whether commits lie behind the end that SQLite has found; it has just opened the log.
 
     Only what lies there is read whole: nothing, but for the last commit before a power cut.
@@ -39,8 +43,9 @@ def find_damage(log: Path, index: Path) -> Damage | None:
         with index.open("rb") as file:
             valid: int = struct.unpack("=I", file.read(20)[16:])[0]
         with log.open("rb") as file:
-            commits = sum(_commits_behind(file, valid, log.stat().st_size))
-            if commits < ENOUGH:
+            size = log.stat().st_size
+            commits = sum(_commits_behind(file, valid, size))
+            if commits < ENOUGH or (not valid and _written_back(file, database, size)):
                 return None
             return Damage(HEAD + valid * (FRAME_HEAD + _page_size(file)), commits)
     except (OSError, struct.error):
@@ -67,6 +72,33 @@ def _commits_behind(file: BinaryIO, valid: int, size: int) -> list[int]:
             runs.append(0)
             before = head[16:]
     return [run for run in runs if run >= ENOUGH]
+
+
+def _written_back(file: BinaryIO, database: Path, size: int) -> bool:
+    """Tell whether the database has each page as the log has it last, where that is to be read."""
+    page = _page_size(file)
+    salts = _salts(file)
+    last: dict[int, int] = {}  # page: where its frame begins
+    open_: dict[int, int] = {}  # of a transaction whose commit has not been seen
+    pages = 0  # of the database, as the last commit says
+    for offset in range(HEAD + FRAME_HEAD + page, size - page, FRAME_HEAD + page):
+        file.seek(offset)
+        head = file.read(FRAME_HEAD)
+        if head[8:16] != salts:
+            continue
+        number, after = struct.unpack(">II", head[:8])
+        open_[number] = offset
+        if after:
+            last |= open_
+            open_, pages = {}, after
+    with database.open("rb") as stored:
+        for number, begin in last.items():
+            if number <= pages:
+                file.seek(begin + FRAME_HEAD)
+                stored.seek((number - 1) * page)
+                if file.read(page) != stored.read(page):
+                    return False
+    return True
 
 
 def _page_size(file: BinaryIO) -> int:

@@ -172,6 +172,29 @@ def test_a_damaged_head_is_refused(logged: Path) -> None:
         asyncio.run(recover(logged))
 
 
+def test_a_log_begun_again_is_no_damage(logged: Path) -> None:
+    """A power cut at the first write into a log that is in the database takes nothing.
+
+    The front of the log is then of the new one, in part or whole, and the rest of the old one.
+    """
+    broken(logged, 0)
+    with pytest.raises(StoreRefused, match="damaged at byte 32"):
+        asyncio.run(recover(logged))  # it is not in the database yet
+    broken(logged, 0)  # as it was
+    log = (logged / "pushd.db-wal").read_bytes()
+    with closing(sqlite3.connect(logged / "pushd.db")) as db:
+        assert db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1] == frames(logged)
+        stored = (logged / "pushd.db").read_bytes()
+    for where in (100, 8):  # a page, and the mark that tells the logs apart
+        torn = bytearray(log)
+        torn[HEAD + where] ^= 1
+        (logged / "pushd.db").write_bytes(stored)
+        (logged / "pushd.db-wal").write_bytes(torn)
+        (logged / "pushd.db-shm").unlink(missing_ok=True)
+        asyncio.run(recover(logged))
+        assert keys(logged) == COMMITS
+
+
 def test_the_end_that_a_power_cut_left_is_no_damage(logged: Path) -> None:
     """The last commit may be torn in any way: the server starts without it."""
     count = frames(logged)
@@ -205,10 +228,10 @@ def test_few_commits_behind_a_broken_frame_are_not_sure(logged: Path) -> None:
 
 def test_no_log_is_no_damage(tmp_path: Path) -> None:
     """Files that are not there, or empty, tell nothing."""
-    assert find_damage(tmp_path / "a", tmp_path / "b") is None
+    assert find_damage(tmp_path / "a", tmp_path / "b", tmp_path / "c") is None
     for name in "ab":
         (tmp_path / name).touch()
-    assert find_damage(tmp_path / "a", tmp_path / "b") is None
+    assert find_damage(tmp_path / "a", tmp_path / "b", tmp_path / "c") is None
 
 
 def test_rows_that_are_damaged_are_refused_in_a_line(tmp_path: Path) -> None:
