@@ -34,6 +34,14 @@ class Damage(NamedTuple):
     commits: int
 
 
+class _Run(NamedTuple):
+    """Frames whose sums follow from one another: the numbers of the first and the last."""
+
+    first: int
+    last: int
+    commits: int
+
+
 def find_damage(log: Path, index: Path, database: Path) -> Damage | None:
     """Tell whether commits lie behind the end that SQLite has found; it has just opened the log.
 
@@ -43,61 +51,62 @@ def find_damage(log: Path, index: Path, database: Path) -> Damage | None:
         with index.open("rb") as file:
             valid: int = struct.unpack("=I", file.read(20)[16:])[0]
         with log.open("rb") as file:
-            size = log.stat().st_size
-            commits = sum(_commits_behind(file, valid, size))
-            if commits < ENOUGH or (not valid and _written_back(file, database, size)):
+            runs = _runs_behind(file, valid, log.stat().st_size)
+            if not runs or _written_back(file, runs[-1], database):
                 return None
-            return Damage(HEAD + valid * (FRAME_HEAD + _page_size(file)), commits)
+            offset = HEAD + valid * (FRAME_HEAD + _page_size(file))
+            return Damage(offset, sum(run.commits for run in runs))
     except (OSError, struct.error):
         # There is no log.
         return None
 
 
-def _commits_behind(file: BinaryIO, valid: int, size: int) -> list[int]:
-    """Count the commits of each row of frames whose sums follow from one another."""
+def _runs_behind(file: BinaryIO, valid: int, size: int) -> list[_Run]:
+    """Give the runs of frames behind the end that have enough commits."""
     page = _page_size(file)
     order = _order(file)
     salts = _salts(file)
-    runs = [0]
+    runs: list[_Run] = []
     before = b""  # the sum of the frame before
     for number in range(valid, (size - HEAD) // (FRAME_HEAD + page)):
         file.seek(HEAD + number * (FRAME_HEAD + page))
         head = file.read(FRAME_HEAD)
         if head[8:16] != salts:
             before = b""
-        elif before and _sum(head[:8] + file.read(page), before, order) == head[16:]:
-            runs[-1] += any(head[4:8])
-            before = head[16:]
+            continue
+        if before and _sum(head[:8] + file.read(page), before, order) == head[16:]:
+            run = runs[-1]
+            runs[-1] = run._replace(last=number, commits=run.commits + any(head[4:8]))
         else:
-            runs.append(0)
-            before = head[16:]
-    return [run for run in runs if run >= ENOUGH]
+            # Nothing tells whether this one is whole.
+            runs.append(_Run(number + 1, number, 0))
+        before = head[16:]
+    return [run for run in runs if run.commits >= ENOUGH]
 
 
-def _written_back(file: BinaryIO, database: Path, size: int) -> bool:
-    """Tell whether the database has each page as the log has it last, where that is to be read."""
+def _written_back(file: BinaryIO, run: _Run, database: Path) -> bool:
+    """Tell whether the database has each page as the last run has it.
+
+    The new log begins at the front, so all that it covers comes before that run.
+    """
     page = _page_size(file)
-    salts = _salts(file)
     last: dict[int, int] = {}  # page: where its frame begins
     open_: dict[int, int] = {}  # of a transaction whose commit has not been seen
     pages = 0  # of the database, as the last commit says
-    for offset in range(HEAD + FRAME_HEAD + page, size - page, FRAME_HEAD + page):
+    for number in range(run.first, run.last + 1):
+        offset = HEAD + number * (FRAME_HEAD + page)
         file.seek(offset)
-        head = file.read(FRAME_HEAD)
-        if head[8:16] != salts:
-            continue
-        number, after = struct.unpack(">II", head[:8])
-        open_[number] = offset
+        what, after = struct.unpack(">II", file.read(8))
+        open_[what] = offset
         if after:
             last |= open_
             open_, pages = {}, after
     with database.open("rb") as stored:
-        for number, begin in last.items():
-            if number <= pages:
-                file.seek(begin + FRAME_HEAD)
-                stored.seek((number - 1) * page)
-                if file.read(page) != stored.read(page):
-                    return False
+        for what, offset in last.items():
+            file.seek(offset + FRAME_HEAD)
+            stored.seek((what - 1) * page)
+            if what <= pages and file.read(page) != stored.read(page):
+                return False
     return True
 
 
