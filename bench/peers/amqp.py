@@ -2,9 +2,9 @@
 
 import struct
 
-from ..load import Connection, Receiver, Sender, Tally
+from ..load import Connection, Receiver, Sender
 from .link import BODY, PASSWORD, USER, Link, LinkMember, LinkReceiver, LinkSender
-from .peer import Group, Peer, Some
+from .peer import Peer, Some
 
 _END = b"\xce"
 _CONFIRM_SIZE = 21  # a basic.ack
@@ -109,24 +109,22 @@ class Amqp(Peer):
         """Log in and open a channel."""
         return await self._log_in(Link())
 
-    async def group(self, sender: int, members: range) -> Group:
-        """Bind a transient queue each to the fanout exchange."""
-        made: list[Tally] = []
-        for user in members:
-            member = await self._log_in(LinkMember())
-            name = b"m%05d" % user
-            member.write(method(1, 50, 10, b"\0\0" + short(name) + b"\x0c" + long(b"")))
-            await member.until(b"\0\x32\0\x0b")
-            await member.until(_END)
-            where = short(name) + short(b"amq.fanout") + short(b"")
-            member.write(method(1, 50, 20, b"\0\0" + where + b"\0" + long(b"")))
-            await member.until(b"\0\x32\0\x15\xce")
-            await _consume(member, name, 2)
-            member.begin()
-            made.append(member)
-        writer = await self._log_in(Link())
-        writer.begin()
-        return writer, publish(b"amq.fanout", b"", 1), made
+    async def member(self, user: int) -> Link:
+        """Bind a transient queue to the fanout exchange."""
+        made = await self._log_in(LinkMember())
+        name = b"m%05d" % user
+        made.write(method(1, 50, 10, b"\0\0" + short(name) + b"\x0c" + long(b"")))
+        await made.until(b"\0\x32\0\x0b")
+        await made.until(_END)
+        where = short(name) + short(b"amq.fanout") + short(b"")
+        made.write(method(1, 50, 20, b"\0\0" + where + b"\0" + long(b"")))
+        await made.until(b"\0\x32\0\x15\xce")
+        await _consume(made, name, 2)
+        return made
+
+    async def writer(self, user: int) -> tuple[Link, bytes]:
+        """Publish to that exchange."""
+        return await self._log_in(Link()), publish(b"amq.fanout", b"", 1)
 
     async def _log_in(self, made: Some) -> Some:
         await self.dial(made)

@@ -2,9 +2,9 @@
 
 import struct
 
-from ..load import Connection, Receiver, Sender, Tally
+from ..load import Connection, Receiver, Sender
 from .link import BODY, PASSWORD, USER, Link, LinkMember, LinkReceiver, LinkSender
-from .peer import Group, Peer, Some
+from .peer import Peer, Some
 
 _TOPIC = b"t/%05d"
 # A PUBLISH with QoS 1: head, topic with its length, packet id, text
@@ -83,17 +83,16 @@ class Mqtt(Peer):
         await _subscribe(made, _TOPIC % user, 1)
         return made
 
-    async def group(self, sender: int, members: range) -> Group:
+    async def member(self, user: int) -> Link:
         """Subscribe to one topic with QoS 0."""
-        made: list[Tally] = []
-        for user in members:
-            member, _ = await self._log_in(LinkMember(), b"m%05d" % user, clean=True)
-            await _subscribe(member, b"g/00000", 0)
-            member.begin()
-            made.append(member)
-        writer, _ = await self._log_in(Link(), b"w%05d" % sender, clean=True)
-        writer.begin()
-        return writer, publish(b"g/00000"), made
+        made, _ = await self._log_in(LinkMember(), b"m%05d" % user, clean=True)
+        await _subscribe(made, b"g/00000", 0)
+        return made
+
+    async def writer(self, user: int) -> tuple[Link, bytes]:
+        """Publish to it."""
+        made, _ = await self._log_in(Link(), b"w%05d" % user, clean=True)
+        return made, publish(b"g/00000")
 
     async def _log_in(self, made: Some, name: bytes, *, clean: bool = False) -> tuple[Some, bool]:
         """Connect; tells whether there was a session."""

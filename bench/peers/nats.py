@@ -3,9 +3,9 @@
 import json
 import re
 
-from ..load import Connection, Receiver, Sender, Tally
+from ..load import Connection, Receiver, Sender
 from .link import BODY, PASSWORD, USER, Link, LinkMember, LinkReceiver, LinkSender
-from .peer import Group, Peer, Some
+from .peer import Peer, Some
 
 # A delivery: subject, subscription, where to ack, 60 bytes
 _DELIVERY = re.compile(rb"MSG \S+ \S+ (\S+) 60\r\n")
@@ -79,17 +79,15 @@ class Nats(Peer):
         """Log in."""
         return await self._log_in(Link())
 
-    async def group(self, sender: int, members: range) -> Group:
+    async def member(self, user: int) -> Link:
         """Subscribe to a subject that is not stored."""
-        made: list[Tally] = []
-        for _ in members:
-            member = await self._log_in(LinkMember())
-            member.write(b"SUB all 1\r\n")
-            member.begin()
-            made.append(member)
-        writer = await self._log_in(Link())
-        writer.begin()
-        return writer, b"PUB all 60\r\n%s\r\n" % BODY, made
+        made = await self._log_in(LinkMember())
+        made.write(b"SUB all 1\r\n")
+        return made
+
+    async def writer(self, user: int) -> tuple[Link, bytes]:
+        """Publish to it."""
+        return await self._log_in(Link()), b"PUB all 60\r\n%s\r\n" % BODY
 
     async def _log_in(self, made: Some) -> Some:
         await self.dial(made)

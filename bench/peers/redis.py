@@ -2,9 +2,9 @@
 
 import re
 
-from ..load import Connection, Receiver, Sender, Tally
+from ..load import Connection, Receiver, Sender
 from .link import BODY, PASSWORD, USER, Link, LinkMember, LinkReceiver, LinkSender
-from .peer import Group, Peer, Some
+from .peer import Peer, Some
 
 # In a reply the id of each entry is a bulk string of its own.
 _ENTRY = re.compile(rb"\$\d+\r\n(\d+-\d+)\r\n")
@@ -76,18 +76,16 @@ class Redis(Peer):
         """Log in."""
         return await self._log_in(Link())
 
-    async def group(self, sender: int, members: range) -> Group:
+    async def member(self, user: int) -> Link:
         """Subscribe to a channel, which stores nothing."""
-        made: list[Tally] = []
-        for _ in members:
-            member = await self._log_in(LinkMember())
-            member.write(command(b"SUBSCRIBE", b"all"))
-            await member.until(b":1\r\n")
-            member.begin()
-            made.append(member)
-        writer = await self._log_in(Link())
-        writer.begin()
-        return writer, command(b"PUBLISH", b"all", BODY), made
+        made = await self._log_in(LinkMember())
+        made.write(command(b"SUBSCRIBE", b"all"))
+        await made.until(b":1\r\n")
+        return made
+
+    async def writer(self, user: int) -> tuple[Link, bytes]:
+        """Publish to that channel."""
+        return await self._log_in(Link()), command(b"PUBLISH", b"all", BODY)
 
     async def _log_in(self, made: Some) -> Some:
         await self.dial(made)

@@ -3,10 +3,11 @@
 import asyncio
 import base64
 import re
+from functools import partial
 
-from ..load import Connection, Receiver, Sender, Tally, in_turns
+from ..load import Connection, Receiver, Sender, in_turns
 from .link import BODY, PASSWORD, Link, LinkMember, LinkReceiver, LinkSender
-from .peer import Group, Peer, Some
+from .peer import Peer, Some
 
 _OPEN = (
     b"<stream:stream to='localhost' version='1.0' xmlns='jabber:client'"
@@ -15,7 +16,6 @@ _OPEN = (
 _SM = b"xmlns='urn:xmpp:sm:3'"
 _HANDLED = re.compile(rb"<a [^>]*?h=['\"](\d+)['\"]")
 _STANZA_ENDS = (b"</message>", b"<presence ", b"<iq ")
-_ROOM_SETTLES = 5.0  # seconds until nobody is told of joins any more
 
 
 class _Sender(LinkSender):
@@ -57,6 +57,8 @@ class _Receiver(LinkReceiver):
 class Xmpp(Peer):
     """An account for each user, made by registration in the stream."""
 
+    settles = 5.0
+
     def __init__(self, port: int) -> None:
         self.port = port
         self._rooms = 0
@@ -77,10 +79,7 @@ class Xmpp(Peer):
                 link.fail(f"not registered: {answer!r}")
             link.close()
 
-        async def one(user: int) -> None:
-            await register(user)
-
-        await in_turns([lambda user=user: one(user) for user in users], at_once=10)  # type: ignore[misc]
+        await in_turns([partial(register, user) for user in users], at_once=10)
 
     async def sender(self, user: int, to: int) -> Sender:
         """Write chat messages to one account."""
@@ -116,27 +115,29 @@ class Xmpp(Peer):
         made.begin()
         return made
 
-    async def group(self, sender: int, members: range) -> Group:
-        """Make a room and have everybody join it."""
+    async def writer(self, user: int) -> tuple[Link, bytes]:
+        """Make a room."""
         self._rooms += 1
-        room = b"room%d@conference.localhost" % self._rooms
-        writer = await self._log_in(Link(), sender)
-        await _join(writer, room, sender)
-        writer.write(
+        room = self._room
+        made = await self._log_in(Link(), user)
+        await _join(made, room, user)
+        made.write(
             b"<iq type='set' id='cfg' to='%s'><query xmlns='http://jabber.org/protocol/muc#owner'>"
             b"<x xmlns='jabber:x:data' type='submit'/></query></iq>" % room
         )
-        await writer.until(b"cfg")
-        writer.begin()
-        made: list[Tally] = []
-        for user in members:
-            member = await self._log_in(LinkMember(), user)
-            await _join(member, room, user)
-            member.begin()
-            made.append(member)
-        await asyncio.sleep(_ROOM_SETTLES)
+        await made.until(b"cfg")
         text = b"<message to='%s' type='groupchat' id='g'><body>%s</body></message>" % (room, BODY)
-        return writer, text, made
+        return made, text
+
+    async def member(self, user: int) -> Link:
+        """Join it."""
+        made = await self._log_in(LinkMember(), user)
+        await _join(made, self._room, user)
+        return made
+
+    @property
+    def _room(self) -> bytes:
+        return b"room%d@conference.localhost" % self._rooms
 
     async def _open(self, made: Some) -> Some:
         await self.dial(made)
