@@ -5,11 +5,13 @@ the server, and looks at what is on the disk by `tests.disk.images` and `tests.d
 """
 
 import asyncio
+import os
 import shutil
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,10 @@ from tests.disk.traced import FILES, SOCKETS, Call, Traced, read
 
 # What a server may log at these levels tells of the fault; nothing else may be there.
 LOUD = ("level=error", "level=critical")
+
+
+# Shared memory makes the many small syncs of recoveries quick.
+SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @dataclass
@@ -134,6 +140,16 @@ async def _ends_or_answers(process: Traced, outcome: Outcome) -> None:
             outcome.problems.append(f"it neither ends nor answers: {problem!r}")
         finally:
             process.dial.close()
+
+
+@contextmanager
+def bench(**settings: Any) -> Iterator[tuple[Path, Path]]:
+    """Give a store as a first start leaves it, and a folder to work in; servers may be slow."""
+    patient()
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
+        made = Path(name) / "made"
+        made.mkdir()
+        yield template(made, **settings), Path(name)
 
 
 def patient() -> None:

@@ -37,6 +37,7 @@ from tests.model.checker import (
     Sent,
     check,
 )
+from tests.model.record import record
 
 CLIENTS = 20
 PASSWORD = "Zebra-7731"
@@ -395,18 +396,23 @@ async def campaign(
         return crash.totals
 
 
+def figures(totals: Totals) -> dict[str, str | int]:
+    """Give what the totals say."""
+    report, times = totals.report, sorted(totals.restarts) or [0.0]
+    return {
+        "rounds": totals.rounds,
+        "confirmed": f"{report.confirmed} messages in {report.sent} attempts",
+        "delivered": f"{report.delivered}, {report.redelivered} of them again",
+        "lost acks": report.lost_acks,
+        "restart": f"{times[len(times) // 2]:.2f} s median, {times[-1]:.2f} s longest",
+    }
+
+
 def summary(totals: Totals) -> str:
     """Write the totals for people, the first violations first."""
-    report, times = totals.report, sorted(totals.restarts) or [0.0]
-    lines = report.violations[:20]
-    lines += [
-        f"rounds        {totals.rounds}",
-        f"confirmed     {report.confirmed} messages in {report.sent} attempts",
-        f"delivered     {report.delivered}, {report.redelivered} of them again",
-        f"lost acks     {report.lost_acks}",
-        f"restart       {times[len(times) // 2]:.2f} s median, {times[-1]:.2f} s longest",
-        f"violations    {len(report.violations)}",
-    ]
+    lines = totals.report.violations[:20]
+    lines += [f"{name:<13} {value}" for name, value in figures(totals).items()]
+    lines.append(f"{'violations':<13} {len(totals.report.violations)}")
     return "\n".join(lines)
 
 
@@ -420,6 +426,7 @@ def main() -> int:
     print(f"seed          {options.seed}")
     totals = asyncio.run(campaign(options.rounds, options.seconds, options.seed))
     print(summary(totals))
+    record("crash", figures(totals), totals.report.violations)
     return 1 if totals.report.violations else 0
 
 

@@ -35,10 +35,10 @@ from pathlib import Path
 
 from pushd.errors import StoreRefused
 from tests.conformance.process import Process
+from tests.disk.attempts import SCRATCH
 from tests.disk.images import broken_rules, recover, wrong_files
 from tests.disk.load import Company
-from tests.disk.powercut import SCRATCH
-from tests.model.record import record
+from tests.model.record import conclude
 
 PAGE = 4096
 FRAME = 24 + PAGE
@@ -265,11 +265,7 @@ def main() -> int:
     figures["damages that make a message wrong, untold"] = sum(bool(each.wrong) for each in quiet)
     figures["damages that lose messages, untold"] = sum(bool(each.lost) for each in quiet)
     figures["seconds"] = round(time.monotonic() - began)
-    for key, value in figures.items():
-        print(f"{key:<44} {value}")
-    print("\n".join(violations[:20]))
-    record("damage", figures, violations)
-    return 1 if violations else 0
+    return conclude("damage", figures, violations)
 
 
 if __name__ == "__main__":

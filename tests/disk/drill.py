@@ -27,11 +27,10 @@ from pathlib import Path
 from pushd.backup import restore
 from pushd.clock import Clock
 from tests.conformance.process import Process
-from tests.disk.attempts import patient
+from tests.disk.attempts import SCRATCH, patient
 from tests.disk.images import broken_rules, wrong_files
 from tests.disk.load import Company
-from tests.disk.powercut import SCRATCH
-from tests.model.record import record
+from tests.model.record import conclude
 
 STEPS = 10
 
@@ -173,12 +172,7 @@ def main() -> int:
         "messages sent meanwhile": totals.least,
         "seconds": round(time.monotonic() - began),
     }
-    for key, value in figures.items():
-        print(f"{key:<28} {value}")
-    print(f"{'control':<28} {totals.control}")
-    print("\n".join(totals.violations[:20]))
-    record("drill", figures, totals.violations, {"a message taken out": totals.control})
-    return 1 if totals.violations or not totals.control.startswith("caught") else 0
+    return conclude("drill", figures, totals.violations, {"a message taken out": totals.control})
 
 
 if __name__ == "__main__":

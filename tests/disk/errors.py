@@ -19,7 +19,6 @@ nothing of the first; it must be found to go on.
 
 import argparse
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -27,10 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.disk.attempts import Outcome, attempt, count_calls, patient, template
-from tests.disk.powercut import SCRATCH
+from tests.disk.attempts import Outcome, attempt, bench, count_calls
 from tests.disk.traced import obstacle
-from tests.model.record import record
+from tests.model.record import conclude
 
 # What may go wrong with a call. A write that writes nothing is what a full disk may do as well.
 ERRORS = {
@@ -128,13 +126,8 @@ def main() -> int:
     options = parser.parse_args()
     if missing := obstacle():
         parser.error(missing)
-    patient()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
-        scratch = Path(name)
-        made = scratch / "made"
-        made.mkdir()
-        source = template(made, **SETTINGS)
+    with bench(**SETTINGS) as (source, scratch):
         whole = faults(count_calls(source, scratch, **SETTINGS))
         whole += [f"open:{error}:{n}" for error in OPENS for n in range(1, MOST_OPENS + 1)]
         chosen = [fault for fault in whole if options.only in fault][:: options.every]
@@ -149,12 +142,7 @@ def main() -> int:
     for kind, found in sorted(by_kind.items()):
         figures[kind] = f"{len(found)}: {what_came(found)}"
     figures["seconds"] = round(time.monotonic() - began)
-    for key, value in figures.items():
-        print(f"{key:<28} {value}")
-    print(f"{'control':<28} {caught}")
-    print("\n".join(violations[:40]))
-    record("faults", figures, violations, {"deaf to failed syncs": caught})
-    return 1 if violations or not caught.startswith("caught") else 0
+    return conclude("faults", figures, violations, {"deaf to failed syncs": caught})
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ one of the three until 4007 comes. While it is full people send heartbeats, read
 out, and are refused what needs space; every fourth time the server is killed and started on the
 full disk. Then the ballast goes, and the server must accept again within 5 s without a restart.
 At the end every confirmed message has arrived once and in order, and the store is whole.
-
-Control: a server whose clients believe that refused messages were sent is found to lose some.
 """
 
 import argparse
@@ -32,7 +30,7 @@ from tests.conformance.process import Process
 from tests.conformance.wire import Wire, content, text
 from tests.disk.attempts import patient
 from tests.disk.images import broken_rules, wrong_files
-from tests.model.record import record
+from tests.model.record import conclude
 
 SIZE = 24 << 20
 ROOM = 200 << 10  # left free at the beginning of a round
@@ -281,11 +279,7 @@ def main() -> int:
         "the same with space, ms": percentile(totals.idle, 0.99),
         "accepts again after, s (longest)": round(max(totals.waits, default=0.0), 2),
     }
-    for key, value in figures.items():
-        print(f"{key:<34} {value}")
-    print("\n".join(totals.violations[:20]))
-    record("fulldisk", figures, totals.violations)
-    return 1 if totals.violations else 0
+    return conclude("fulldisk", figures, totals.violations)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ was removed.
 import argparse
 import sqlite3
 import sys
-import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from tests.disk.attempts import Outcome, attempt, count_calls, patient, template
-from tests.disk.powercut import SCRATCH
+from tests.disk.attempts import Outcome, attempt, bench, count_calls
 from tests.disk.traced import obstacle
-from tests.model.record import record
+from tests.model.record import conclude
 
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "fsync", "rename", "unlink", "mkdir", "link")
 # So small that the log is written back several times within the script.
@@ -68,13 +66,8 @@ def main() -> int:
     options = parser.parse_args()
     if missing := obstacle():
         parser.error(missing)
-    patient()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
-        scratch = Path(name)
-        made = scratch / "made"
-        made.mkdir()
-        source = template(made, **SETTINGS)
+    with bench(**SETTINGS) as (source, scratch):
         found = killed(source, scratch, options.every, options.at_once)
         first = killed(None, scratch, options.every, options.at_once)
         control = lost_message(source, scratch)
@@ -90,12 +83,7 @@ def main() -> int:
         "most steps done before a kill": max(outcome.done for outcome in found),
         "seconds": round(time.monotonic() - began),
     }
-    for key, value in figures.items():
-        print(f"{key:<44} {value}")
-    print(f"{'control':<44} {control}")
-    print("\n".join(violations[:20]))
-    record("killpoints", figures, violations, {"a confirmed message removed": control})
-    return 1 if violations or not control.startswith("caught") else 0
+    return conclude("killpoints", figures, violations, {"a confirmed message removed": control})
 
 
 def lost_message(source: Path, scratch: Path) -> str:

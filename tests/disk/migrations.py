@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 from pushd.errors import StoreRefused
 from pushd.store.engine import FILE, migrations, open_writer
-from tests.disk.powercut import SCRATCH
+from tests.disk.attempts import SCRATCH
 from tests.disk.traced import obstacle
-from tests.model.record import record
+from tests.model.record import conclude
 
 CALLS = ("pwrite64", "fdatasync", "ftruncate")
 FAULTS = ("signal=SIGKILL", "error=EIO", "error=ENOSPC")
@@ -177,11 +177,7 @@ def main() -> int:
     for fault, count in Counter(point.fault for point in points).items():
         figures[fault] = count
     figures["seconds"] = round(time.monotonic() - began)
-    for key, value in figures.items():
-        print(f"{key:<28} {value}")
-    print("\n".join(violations[:20]))
-    record("migrations", figures, violations)
-    return 1 if violations else 0
+    return conclude("migrations", figures, violations)
 
 
 def all_versions(scratch: Path) -> list[tuple[int, int, str]]:

@@ -18,7 +18,6 @@ nothing. Exit code 1 if there is a violation, or a control is not caught.
 import argparse
 import asyncio
 import multiprocessing
-import os
 import random
 import shutil
 import sys
@@ -31,14 +30,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conformance.process import Process
-from tests.disk.attempts import patient
+from tests.disk.attempts import SCRATCH, patient
 from tests.disk.facts import Transcript
 from tests.disk.files import MODES, Disk, Mode
 from tests.disk.images import examine_and_remove, examine_served
 from tests.disk.load import Company
 from tests.disk.order import follow
 from tests.disk.traced import Call, Traced, obstacle
-from tests.model.record import record
+from tests.model.record import conclude
 
 RUNS = 20
 IMAGES = 250
@@ -47,8 +46,6 @@ SERVED = 3  # images of a run that a real server is started on
 # Images whose checks wait at most; each is some MiB on the disk.
 WAITING = 16
 CONFIRMING = ("sendto", "sendmsg", "write", "writev")
-# Shared memory makes the many small syncs of recoveries quick.
-SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @dataclass(frozen=True)
@@ -346,15 +343,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - began),
     }
     verdicts = {name: verdict(found) for name, found in checked.items()}
-    for name, value in figures.items():
-        print(f"{name:<36} {value}")
-    for name, text in verdicts.items():
-        print(f"control {name:<28} {text}")
-    for violation in totals.violations[:20]:
-        print(violation)
-    record("powercut", figures, totals.violations, verdicts)
-    missed = any(not found.bad for found in checked.values())
-    return 1 if totals.violations or missed else 0
+    return conclude("powercut", figures, totals.violations, verdicts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Where a long run leaves what it came to, for the page that `make report` writes.
 
-A tool calls `record` at its end, whatever it found. The records lie in `build/reliability/`, one
-file a tool, the last run of each; `tests.report` makes docs/reliability.md of them.
+A tool calls `conclude` or `record` at its end, whatever it found. The records lie in
+`build/reliability/`, one file a tool, the last run of each; `tests.report` makes
+docs/reliability.md of them.
 """
 
 import json
@@ -41,6 +42,27 @@ def record(
     }
     text = json.dumps(fields, indent=2, ensure_ascii=False)
     (FOLDER / f"{tool}.json").write_text(text + "\n")
+
+
+def conclude(
+    tool: str,
+    figures: Mapping[str, str | int | float],
+    violations: Sequence[str] = (),
+    controls: Mapping[str, str] | None = None,
+) -> int:
+    """Print and record what a run came to; gives its exit code.
+
+    That is 1 after a violation, or when a control does not begin with "caught".
+    """
+    controls = controls or {}
+    for name, value in figures.items():
+        print(f"{name:<44} {value}")
+    for name, text in controls.items():
+        print(f"{f'control: {name}':<44} {text}")
+    print("\n".join(violations[:MOST]))
+    record(tool, figures, violations, controls)
+    caught = all(text.startswith("caught") for text in controls.values())
+    return 0 if caught and not violations else 1
 
 
 def commit() -> str:

@@ -18,15 +18,14 @@ import contextlib
 import os
 import random
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 
 from tests.conformance.people import at_once, make_friends, users
 from tests.conformance.wire import Closed, Frame, Wire, content, frame, text
-from tests.model.record import record
+from tests.model.record import conclude
 from tests.net.proxy import Faults, Proxy
-from tests.net.variants import DAYS_LATER, FORGETFUL, Variant, Watched
+from tests.net.variants import DAYS_LATER, FORGETFUL, Variant, Watched, serving
 
 QUEUED = 2000
 MORE = 100  # of each of three
@@ -175,18 +174,9 @@ async def retries(server: Variant) -> int:
     return 7
 
 
-@contextlib.contextmanager
-def running(program: str = "") -> Iterator[Variant]:
+def running(program: str = "") -> AbstractContextManager[Watched]:
     """Run a server."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = Watched(Path(folder), program)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.dial.close()
-            server.kill()
-            assert "Traceback" not in server.log_text()
+    return serving(lambda folder: Watched(folder, program))
 
 
 Case = Callable[[], Awaitable[int]]
@@ -235,8 +225,7 @@ def main() -> int:
     caught = "not caught" if control.isdigit() else f"caught: {control}"
     wrong = [f"{name}: {what}" for name, what in found.items() if not what.isdigit()]
     figures = {name: int(what) for name, what in found.items() if what.isdigit()}
-    record("net-cases", figures, wrong, {"no clientId is known": caught})
-    return 1 if wrong or control.isdigit() else 0
+    return conclude("net-cases", figures, wrong, {"no clientId is known": caught})
 
 
 if __name__ == "__main__":

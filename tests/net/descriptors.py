@@ -18,16 +18,16 @@ import random
 import resource
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.conformance.authority import Authority, cpu_seconds, descriptors, dial, has_ended
 from tests.conformance.wire import PING, Wire
-from tests.model.record import record
+from tests.model.record import conclude
 from tests.net.slow import chat, ms, p99
-from tests.net.variants import EAGER, Watched
+from tests.net.variants import EAGER, Watched, serving
 
 FILES = 128
 CONNECTS = 200
@@ -211,19 +211,9 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def running(program: str = "") -> Iterator[Tight]:
-    """Run a server with few descriptors."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = Tight(Path(folder), program)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.dial.close()
-            server.kill()
-            # A control may fail in any way.
-            assert program or "Traceback" not in server.log_text()
+def running(program: str = "") -> AbstractContextManager[Tight]:
+    """Run a server with few descriptors; a control may fail in any way."""
+    return serving(lambda folder: Tight(folder, program), sound=not program)
 
 
 async def control(seconds: float) -> str:
@@ -257,14 +247,8 @@ def main() -> int:
     load = os.getloadavg()[0]
     one, caught = asyncio.run(everything(options.seconds))
     figures = {**one.figures, "load average": f"{load:.1f}"}
-    for name, value in figures.items():
-        print(f"{name}: {value}")
-    for line in one.problems:
-        print(line)
     found = f"caught: {caught}" if caught else "not caught"
-    print(f"control, accepting that does not pause: {found}")
-    record("net-descriptors", figures, one.problems, {"accepting does not pause": found})
-    return 1 if one.problems or not caught else 0
+    return conclude("net-descriptors", figures, one.problems, {"accepting does not pause": found})
 
 
 if __name__ == "__main__":

@@ -20,17 +20,16 @@ import os
 import resource
 import socket
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 
 from tests.conformance.authority import cpu_seconds
 from tests.conformance.wire import PASSWORD, Address, Closed, Wire
-from tests.model.record import record
+from tests.model.record import conclude
 from tests.net.slow import ms, p99
-from tests.net.variants import HASHING, Watched
+from tests.net.variants import HASHING, Watched, serving
 
 LAG = 0.1  # seconds above what an idle server has, p99
 BACK = 10.0  # seconds until 1,000 devices are back
@@ -264,20 +263,11 @@ print(count)
 """
 
 
-@contextlib.contextmanager
-def running(program: str = "", **settings: object) -> Iterator[Watched]:
+def running(program: str = "", **settings: object) -> AbstractContextManager[Watched]:
     """Run a server that lets one address come as often as it likes."""
-    with tempfile.TemporaryDirectory() as folder:
-        # As many lines of the log as by default.
-        told = {"log_rate": 100, "limits_login_idle": 600, "auth_bcrypt_cost": COST, **settings}
-        server = Watched(Path(folder), program, **told)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.dial.close()
-            server.kill()
-            assert "Traceback" not in server.log_text()
+    # As many lines of the log as by default.
+    told = {"log_rate": 100, "limits_login_idle": 600, "auth_bcrypt_cost": COST, **settings}
+    return serving(lambda folder: Watched(folder, program, **told))
 
 
 async def control() -> list[str]:
@@ -324,14 +314,8 @@ def main() -> int:
     one, two, caught = asyncio.run(work)
     figures = {**two.figures, **one.figures, "load average": f"{load:.1f}"}
     problems = [*one.problems, *two.problems]
-    for name, value in figures.items():
-        print(f"{name}: {value}")
-    for line in problems[:20]:
-        print(line)
     found = f"caught: {caught[0]}" if caught else "not caught"
-    print(f"control, passwords hashed on the loop: {found}")
-    record("net-floods", figures, problems, {"passwords hashed on the loop": found})
-    return 1 if problems or not caught else 0
+    return conclude("net-floods", figures, problems, {"passwords hashed on the loop": found})
 
 
 if __name__ == "__main__":

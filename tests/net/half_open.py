@@ -15,17 +15,16 @@ import asyncio
 import contextlib
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.conformance.people import make_friends
 from tests.conformance.wire import Address, Frame, Wire, text
-from tests.model.record import record
+from tests.model.record import conclude
 from tests.net.namespace import Namespace, Unavailable
-from tests.net.variants import PATIENT, Holdings, Watched
+from tests.net.variants import PATIENT, Holdings, Watched, serving
 
 HEARTBEAT = 8  # seconds, so that a tenth of 1.5 x that is more than a sweep
 TOLERANCE = 0.1
@@ -254,18 +253,9 @@ def grown(before: Holdings, after: Holdings) -> list[str]:
     return found
 
 
-@contextlib.contextmanager
-def running(program: str = "", host: str = "127.0.0.1") -> Iterator[Watched]:
+def running(program: str = "", host: str = "127.0.0.1") -> AbstractContextManager[Watched]:
     """Run a server in which clients may ask for any heartbeat."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = Watched(Path(folder), program, host, limits_heartbeat_min=1)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.dial.close()
-            server.kill()
-            assert "Traceback" not in server.log_text()
+    return serving(lambda folder: Watched(folder, program, host, limits_heartbeat_min=1))
 
 
 async def control() -> list[str]:
@@ -304,14 +294,8 @@ def main() -> int:
         shown = f"{len(outcome.ends)}, {ends[0]:.2f} to {ends[-1]:.2f} s of {1.5 * HEARTBEAT} s"
         figures[f"reaped after {name}"] = shown
         violations += [f"{name}: {problem}" for problem in outcome.problems]
-    for line in violations[:20]:
-        print(line)
-    for name, value in figures.items():
-        print(f"{name}: {value}")
     found = f"caught: {caught[0]}" if caught else "not caught"
-    print(f"control, a server that reaps nobody: {found}")
-    record("net-half-open", figures, violations, {"nobody is reaped": found})
-    return 1 if violations or not caught else 0
+    return conclude("net-half-open", figures, violations, {"nobody is reaped": found})
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pushd import inbox
 from pushd.client import Client, ClientClosed, Disconnected
 from tests.conformance.process import Process
 from tests.conformance.wire import PASSWORD, new_phone
-from tests.model.record import record
+from tests.model.record import conclude
 from tests.net.proxy import DOWN, UP, Address, Faults, Proxy
 
 MESSAGES = 40  # of each, in a round
@@ -302,13 +302,9 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}, load {os.getloadavg()[0]:.1f}")
     counts, violations, caught = asyncio.run(everything(options.rounds, options.seed))
-    for line in violations[:20]:
-        print(line)
-    print(", ".join(f"{count} {name}" for name, count in counts.items()))
     found = f"caught: {caught[0]}" if caught else "not caught"
-    print(f"control, a library that forgets what its user has had: {found}")
-    record("net-library", dict(counts), violations, {"the library forgets what was had": found})
-    return 1 if violations or not caught else 0
+    controls = {"the library forgets what was had": found}
+    return conclude("net-library", counts, violations, controls)
 
 
 if __name__ == "__main__":

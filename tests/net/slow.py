@@ -18,17 +18,15 @@ import contextlib
 import os
 import re
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 from pushd.upkeep import MEMORY_PERIOD
 from tests.conformance.crowd import Place, gathered, note
 from tests.conformance.people import users
 from tests.conformance.wire import Wire, frame
-from tests.model.record import record
-from tests.net.variants import Watched
+from tests.model.record import conclude
+from tests.net.variants import Watched, serving
 
 PER_READER = 3 << 19  # 1.5 MiB
 BACK = 1.1  # of the memory at the start
@@ -175,18 +173,10 @@ def ms(seconds: float) -> str:
     return f"{1000 * seconds:.1f} ms"
 
 
-@contextlib.contextmanager
-def running(**settings: object) -> Iterator[Watched]:
+def running(**settings: object) -> AbstractContextManager[Watched]:
     """Run a server with a short write time-out."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = Watched(Path(folder), limits_write_timeout=WRITE_TIMEOUT, **settings)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.dial.close()
-            server.kill()
-            assert "Traceback" not in server.log_text()
+    told = {"limits_write_timeout": WRITE_TIMEOUT, **settings}
+    return serving(lambda folder: Watched(folder, **told))
 
 
 async def everything(clients: int) -> tuple[Figures, Figures]:
@@ -215,15 +205,9 @@ def main() -> int:
         "p99 of the others, then": ms(measured.busy),
         "load average": f"{load:.1f}",
     }
-    for name, value in figures.items():
-        print(f"{name}: {value}")
-    for line in measured.problems:
-        print(line)
     caught = [problem for problem in control.problems if problem.startswith("memory was")]
     found = f"caught: {caught[0]}" if caught else "not caught"
-    print(f"control without a window: {found}")
-    record("net-slow", figures, measured.problems, {"no window": found})
-    return 1 if measured.problems or not caught else 0
+    return conclude("net-slow", figures, measured.problems, {"no window": found})
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, TypeVar
 
 from tests.conformance.authority import descriptors
 from tests.conformance.process import Process
@@ -64,6 +67,24 @@ class Variant(Process):
     def _command(self, ports: Path) -> list[str]:
         command = super()._command(ports)
         return [sys.executable, "-c", self.program + START, *command[3:]]
+
+
+Kind = TypeVar("Kind", bound=Process)
+
+
+@contextmanager
+def serving(make: Callable[[Path], Kind], *, sound: bool = True) -> Iterator[Kind]:
+    """Run a server in a folder of its own; a sound one leaves no traceback."""
+    with TemporaryDirectory() as folder:
+        server = make(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.dial.close()
+            server.kill()
+            if sound:
+                assert "Traceback" not in server.log_text()
 
 
 class Holdings(NamedTuple):
