@@ -17,7 +17,15 @@ import click
 
 from . import config, log, settings, systemd, tls
 from .ctl import pushctl
-from .ctl.options import HELP, check_address, complete_file, complete_folder, fail, version
+from .ctl.options import (
+    HELP,
+    check_address,
+    complete_file,
+    complete_folder,
+    fail,
+    settings_option,
+    version,
+)
 from .errors import ConfigError
 
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -31,14 +39,7 @@ def _choices(key: str) -> click.Choice[str]:
 
 
 @click.command(context_settings=HELP)
-@click.option(
-    "-c",
-    "--config",
-    "file",
-    metavar="FILE",
-    shell_complete=complete_file,
-    help="Read this settings file.",
-)
+@settings_option
 @click.option(
     "--listen",
     multiple=True,

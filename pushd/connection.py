@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
         number = self._service.next_number()
         self.session = Session(number, address, self, limits.heartbeat, operator=self.operator)
         self._opened = self._last_line = self._service.now()
-        refusal = self._service.admit(self, address)
+        refusal = self._service.admit(self)
         self._service.schedule(self, self._deadline())
         if refusal is not None:
             log.info("connection refused", connection=number, address=address, why=refusal.message)

@@ -170,19 +170,19 @@ class Service:
         self._numbers += 1
         return self._numbers
 
-    def admit(self, peer: Peer, address: str) -> Refusal | None:
+    def admit(self, peer: Peer) -> Refusal | None:
         """Count a connection; gives why it must go at once, if it must."""
         self.stats.accepted += 1
         self.stats.opened[peer.kind] += 1
         self.connections.add(peer)
-        self._per_address[network(address)] += 1
+        self._per_address[peer.session.network] += 1
         self.operators += peer.session.operator
-        refusal = self._refusal(peer, address)
+        refusal = self._refusal(peer)
         if refusal is not None:
             self.stats.count(refusal.status)
         return refusal
 
-    def _refusal(self, peer: Peer, address: str) -> Refusal | None:
+    def _refusal(self, peer: Peer) -> Refusal | None:
         if self.draining:
             return Refusal(Status.RESTARTING, retry_after=3)
         if peer.session.operator:
@@ -191,19 +191,20 @@ class Service:
         if len(self.connections) - self.operators + self.handshakes > self.limits.connections:
             return TooMany(30, "too many connections")
         most = self.limits.connections_per_address
-        if self.limits.per_address and self._per_address[network(address)] > most:
+        if self.limits.per_address and self._per_address[peer.session.network] > most:
             return TooMany(30, "too many connections from this address")
         return None
 
     def reserve(self, address: str) -> Callable[[], None] | None:
         """Count a TLS handshake as a connection; gives what ends that, None over a limit."""
-        crowded = self._per_address[network(address)] >= self.limits.connections_per_address
+        counted = network(address)
+        crowded = self._per_address[counted] >= self.limits.connections_per_address
         there = len(self.connections) - self.operators + self.handshakes
         full = there >= self.limits.connections
         if self.draining or full or (crowded and self.limits.per_address):
             return None
         self.handshakes += 1
-        self._per_address[network(address)] += 1
+        self._per_address[counted] += 1
         ended = False
 
         def end() -> None:
@@ -211,7 +212,7 @@ class Service:
             if not ended:
                 ended = True
                 self.handshakes -= 1
-                self._leave_address(address)
+                self._leave_network(counted)
 
         return end
 
@@ -223,11 +224,10 @@ class Service:
             self.stats.closed[peer.kind] += 1
             self.operators -= peer.session.operator
             self._buckets.get(peer.due, set()).discard(peer)
-            self._leave_address(peer.session.address)
+            self._leave_network(peer.session.network)
             peer.session.link = GONE
 
-    def _leave_address(self, address: str) -> None:
-        counted = network(address)
+    def _leave_network(self, counted: str) -> None:
         self._per_address[counted] -= 1
         if not self._per_address[counted]:
             del self._per_address[counted]

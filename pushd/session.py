@@ -96,6 +96,7 @@ class Session:
         "address",
         "heartbeat",
         "link",
+        "network",
         "number",
         "operator",
         "outbox",
@@ -113,6 +114,7 @@ class Session:
     ) -> None:
         self.number = number  # names the connection in logs
         self.address = address  # of the peer
+        self.network = network(address)  # what budgets count it as
         self.link = link
         self.operator = operator  # it came by the control socket
         self.state = State.ANONYMOUS
@@ -130,11 +132,6 @@ class Session:
     def __repr__(self) -> str:
         who = self.actor.account if self.actor else "-"
         return f"<Session {self.number} {self.state.name} user={who}>"
-
-    @property
-    def network(self) -> str:
-        """What budgets count the peer's address as."""
-        return network(self.address)
 
     @property
     def account(self) -> int:

@@ -17,10 +17,10 @@ from .calls import Control
 from .options import (
     NOT_REACHED,
     cafile_option,
-    complete_file,
     fail,
     json_option,
     server_option,
+    settings_option,
     socket_option,
 )
 from .table import json_text
@@ -47,14 +47,7 @@ def chat(*, server: str, cafile: str | None) -> None:
 
 
 @pushctl.command("config")
-@click.option(
-    "-c",
-    "--config",
-    "file",
-    metavar="FILE",
-    shell_complete=complete_file,
-    help="Read this settings file.",
-)
+@settings_option
 @json_option
 @click.option("--default", is_flag=True, help="Print a settings file with all the defaults.")
 def show_config(*, file: str | None, as_json: bool, default: bool) -> None:

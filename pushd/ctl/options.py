@@ -105,6 +105,14 @@ data_option = click.option(
     shell_complete=complete_folder,
     help="The data directory of the server, where its socket is.",
 )
+settings_option = click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Read this settings file.",
+)
 file_option = click.option(
     "-c",
     "--config",

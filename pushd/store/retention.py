@@ -138,10 +138,10 @@ class Retention(Noun):
             (device, queue.acked, newest, ROWS),
         ).fetchall()
         seq = 0
-        for seq_here, created in rows:
+        for number, created in rows:
             if created is not None and created >= before:
                 break
-            seq = seq_here
+            seq = number
         if not seq:
             return False
         _fold_front(journal, device, seq)
