@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "reliability"
-# Of violations; more say nothing new.
-MOST = 20
+# Of violations, and of characters of each; more say nothing new.
+MOST, LONGEST = 20, 300
 
 
 def record(
@@ -37,7 +37,7 @@ def record(
         "commit": commit(),
         "machine": machine(),
         "figures": dict(figures),
-        "violations": list(violations[:MOST]),
+        "violations": [one[:LONGEST] for one in violations[:MOST]],
         "controls": dict(controls or {}),
     }
     text = json.dumps(fields, indent=2, ensure_ascii=False)
