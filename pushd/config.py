@@ -301,6 +301,9 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     busy_seconds: Annotated[float, within(0, 600, "seconds", "To wait for the database's lock")] = (
         10.0
     )
+    ack_seconds: Annotated[
+        float, within(0, 60, "seconds", "An ack waits at most for a commit that has other work")
+    ] = 0.05
     reserve: Annotated[
         int,
         within(0, _MAX, "bytes", "Kept free, so that acks still work on a full disk", restart=True),

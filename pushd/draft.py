@@ -14,7 +14,7 @@ from typing import NoReturn
 from .config import Limits
 from .encoding import encode
 from .errors import BadField, PushdError, Refusal
-from .model import MAX_INT, Draft, Failed, InfoIn, MessageIn, MessageType
+from .model import MAX_INT, Failed, InfoIn, MessageIn, MessageType
 from .names import fold
 from .protocol import text_of
 from .status import Status
@@ -36,6 +36,27 @@ LONGEST_EXPIRE = 10 * 365 * 86400
 LONGEST_PATH = 255
 # For these `toId` alone decides.
 PAIR_ONLY = (MessageType.NORMAL, MessageType.REQUEST)
+
+
+class Draft:
+    """A client's message, checked and normalised; its chat is resolved when it is committed."""
+
+    # What few messages have stays as the class has it, for a draft is made for each message.
+    to: int = 0  # the user it goes to, 0 when toId is none
+    chat: tuple[str, ...] = ()  # chatId and toId as they came, where both may name a group
+    extra: str = ""  # replyTo, mentions and expire as JSON members, each behind a comma
+    client_id: str = ""
+    client_key: int = 0  # by which the store finds the clientId, 0 without one
+    reply_to: int = 0
+    mentions: tuple[int, ...] = ()
+    expire: int = 0  # seconds, 0 for never
+    paths: tuple[str, ...] = ()  # the stored files it names
+    description: str = ""  # the plain text of a request
+
+    def __init__(self, type_: int, infos: str, text: str) -> None:
+        self.type = type_
+        self.infos = infos  # as JSON
+        self.text = text  # its texts as search folds them
 
 
 def drafts(messages: Sequence[MessageIn], sender: int, limits: Limits) -> list[Draft | Failed]:
@@ -108,10 +129,10 @@ def notice(infos: list[InfoIn] | InfoIn, expire: int, limits: Limits) -> Draft:
 
 
 def client_key(sender: int, client_id: str) -> int:
-    """Give the 64 bits by which the store finds a sender's clientId; two may share one."""
+    """Give the 64 bits by which the store finds a sender's clientId, never 0; two may share one."""
     made = EIGHT_BYTES.copy()
     made.update(f"{sender} {client_id}".encode())
-    return SIGNED.unpack(made.digest())[0]  # type: ignore[no-any-return]
+    return SIGNED.unpack(made.digest())[0] or 1
 
 
 @lru_cache(maxsize=4096)
@@ -149,7 +170,10 @@ def _many_infos(
         (texts if is_text else paths).append(content)
         parts.append(f'{{"category":"{category}","content":{encode(content).decode()}}}')
     text = "\n".join(texts)
-    return text, Draft(kind, f"[{','.join(parts)}]", fold(text), paths=tuple(paths))
+    made = Draft(kind, f"[{','.join(parts)}]", fold(text))
+    if paths:
+        made.paths = tuple(paths)
+    return text, made
 
 
 def _content(info: InfoIn, index: int, longest: int) -> str:

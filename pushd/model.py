@@ -97,24 +97,6 @@ class Head(Struct):
 # --- what the core passes on ------------------------------------------------------------------
 
 
-class Draft(Struct, gc=False):
-    """A client's message, checked and normalised; its chat is resolved when it is committed."""
-
-    type: int
-    infos: str  # the infos as JSON
-    text: str  # its texts as search folds them
-    to: int = 0  # the user it goes to, 0 when toId is none
-    chat: tuple[str, ...] = ()  # chatId and toId as they came, where both may name a group
-    extra: str = ""  # replyTo, mentions and expire as JSON members, each behind a comma
-    client_id: str = ""
-    client_key: int | None = None  # by which the store finds the clientId
-    reply_to: int = 0
-    mentions: tuple[int, ...] = ()
-    expire: int = 0  # seconds, 0 for never
-    paths: tuple[str, ...] = ()  # the stored files it names
-    description: str = ""  # the plain text of a request
-
-
 class Actor(Struct, frozen=True, gc=False):
     """On whose behalf the store acts; it is refused once its login was revoked."""
 

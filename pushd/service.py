@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from .commands import Context, internal_error
 from .config import Config
+from .draft import Draft
 from .errors import Refusal, TooMany
 from .limits import Budget, network
-from .model import Actor, Draft, Failed, MessageType
+from .model import Actor, Failed, MessageType
 from .session import GONE, Session
 from .status import Status
 

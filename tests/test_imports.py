@@ -65,7 +65,7 @@ TABLE = {
         "backup check clock commands common draft encoding errors jobs media model names outbox"
         " protocol session status store"
     ),
-    "service": "commands config errors limits model session status",
+    "service": "commands config draft errors limits model session status",
     "connection": (
         "commands config draft errors handlers hub log model outbox protocol service session"
         " sockets status store"

@@ -43,7 +43,7 @@ class Shelf:
             )
             self.chats.rows += (chat, number)
             if key is not None:
-                self.keys.add(key, number)
+                self.keys.added[key] = number
         self.next_id += size
         self.chats.flush(self.db)
         self.chats.settle(self.db, size)

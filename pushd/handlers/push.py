@@ -9,9 +9,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..commands import Command, Context, Needs, Request
-from ..draft import notice
+from ..draft import Draft, notice
 from ..errors import BadField, Refusal
-from ..model import Draft, Id, InfoIn, Integer, MailingOut, Maybe, Natural
+from ..model import Id, InfoIn, Integer, MailingOut, Maybe, Natural
 from ..names import normal_phone
 from ..session import Session
 from ..status import Status

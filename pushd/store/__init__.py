@@ -187,6 +187,7 @@ class Store:
         journal.strangers = config.auth.strangers == "allow"
         journal.batch_rows = writer.lines.batch_rows = config.store.batch_rows
         writer.busy_seconds = config.store.busy_seconds
+        writer.ack_seconds = config.store.ack_seconds
         writer.queue_limit = limits.commit_queue
         self._log_bytes = config.store.log_bytes
         self.groups.most_members = limits.group_members

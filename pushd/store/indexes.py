@@ -114,18 +114,19 @@ class TwoParts:
 
 
 class ClientKeys:
-    """By which key the message of a clientId is found; about `limit` entries are in memory.
+    """By which key the message of a clientId is found; up to twice `limit` entries are in memory.
 
     Of two messages with one key the newer counts: the older one's clientId was free again.
     """
 
     def __init__(self, limit: int) -> None:
+        self.added: dict[int, int] = {}  # key: msgId, of this batch
         self._limit = limit
-        self._young: dict[int, int] = {}  # key: msgId, of what is committed
-        self._added: list[tuple[int, int]] = []  # key and msgId, of this batch
-        self._sweep: list[int] = []  # keys that are still to be moved, the last one first
-        self._sweep_end = 0  # the newest msgId of the sweep
-        self._moved = 0  # how many of them this batch moves
+        self._young: dict[int, int] = {}  # what is committed and not in the sweep
+        self._sweep: dict[int, int] = {}  # what is being moved; here until all of it is
+        self._order: list[int] = []  # its keys in their order
+        self._done = 0  # how many of these are in the table
+        self._moved = 0  # how many more this batch moves
 
     def open(self, db: sqlite3.Connection) -> None:
         """Find the young entries in the messages behind the mark."""
@@ -136,53 +137,44 @@ class ClientKeys:
         )
         self._young = dict(db.execute(query))
 
-    def find(self, keys: Iterable[int]) -> list[int]:
-        """Give the young messages that have one of these keys."""
-        young = self._young
-        return [young[key] for key in keys if key in young]
-
-    def add(self, key: int, message: int) -> None:
-        """Note a new message."""
-        self._added.append((key, message))
+    def find(self, keys: Sequence[int]) -> list[int]:
+        """Give the young messages that have one of these keys, the newest of a key last."""
+        return [part[key] for part in (self._sweep, self._young) for key in part.keys() & keys]
 
     def settle(self, db: sqlite3.Connection, messages: int) -> None:
         """Move a slice of the young entries to the table, if a sweep is due."""
-        young = self._young
-        if not self._sweep:
-            if len(young) < self._limit:
+        if not self._order:
+            if len(self._young) < self._limit:
                 return
-            self._sweep = sorted(young, reverse=True)
-            self._sweep_end = max(young.values())
-        part = self._sweep[-_slice(messages) :]
-        part.reverse()
+            self._sweep, self._young = self._young, {}
+            self._order = sorted(self._sweep)
+        sweep = self._sweep
+        part = self._order[self._done : self._done + _slice(messages)]
         rows: list[int] = []
         for key in part:
-            message = young.get(key, 0)
-            # What was freed meanwhile, or came after the mark, is not of this sweep.
-            if 0 < message <= self._sweep_end:
-                rows += (key, message)
+            # What was freed meanwhile is not there any more.
+            if key in sweep:
+                rows += (key, sweep[key])
         insert_rows(db, "INSERT OR IGNORE INTO client_key (key, message)", 2, rows)
         self._moved = len(part)
-        if self._moved == len(self._sweep):
+        if self._done + self._moved == len(self._order) and sweep:
             mark = "UPDATE meta SET value = ? WHERE key = 'client_keys'"
-            db.execute(mark, (str(self._sweep_end),))
+            db.execute(mark, (str(max(sweep.values())),))
 
     def committed(self) -> None:
         """Make true what the batch did."""
-        young = self._young
         if self._moved:
-            for key in self._sweep[-self._moved :]:
-                if young.get(key, 0) <= self._sweep_end:
-                    young.pop(key, None)
-            del self._sweep[-self._moved :]
+            self._done += self._moved
             self._moved = 0
-        if self._added:
-            young.update(self._added)
-            self._added.clear()
+            if self._done == len(self._order):
+                self._sweep, self._order, self._done = {}, [], 0
+        if self.added:
+            self._young.update(self.added)
+            self.added = {}
 
     def rolled_back(self) -> None:
         """Forget what the batch did."""
-        self._added.clear()
+        self.added = {}
         self._moved = 0
 
     def free(self, db: sqlite3.Connection, entries: Iterable[tuple[int, int]]) -> None:
@@ -190,5 +182,6 @@ class ClientKeys:
         old = sorted(entries)
         db.executemany("DELETE FROM client_key WHERE key = ? AND message = ?", old)
         for key, message in old:
-            if self._young.get(key) == message:
-                del self._young[key]
+            for part in (self._sweep, self._young):
+                if part.get(key) == message:
+                    del part[key]

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ..clock import Clock, Dates
 from ..config import Trace
+from ..draft import Draft
 from ..errors import Refusal, StoreFailed
 from ..histogram import SECONDS, Histogram
 from ..model import SYSTEM_CHAT, Accepted, Actor, Delivery
@@ -33,6 +34,8 @@ from .rows import insert_rows
 MESSAGE_HEAD = (
     "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
 )
+# Python adapts each None, which takes longer than to bind a value.
+MESSAGE_ROW = "(?,?,?,?,?,?,nullif(?,''),nullif(?,0),nullif(?,0))"
 POSITION_HEAD = "INSERT INTO position (device, last, acked, message, at)"
 POSITION_TAIL = (
     "ON CONFLICT (device) DO UPDATE SET"
@@ -308,7 +311,7 @@ class Journal:
     def flush(self) -> None:
         """Write the gathered rows, so that statements see them."""
         if self._message_rows:
-            insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows)
+            insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows, row=MESSAGE_ROW)
             self._message_rows = []
             self._chat_rows.flush(self.db)
         self._written += len(self._queue_rows.rows)
@@ -462,15 +465,15 @@ class Journal:
         sender: int,
         body: str,
         text: str | None,
-        client_id: str | None = None,
-        client_key: int | None = None,
+        client_id: str = "",
+        client_key: int = 0,
         expire: int = 0,
     ) -> tuple[int, bytes]:
         """Gather the row of a new message; returns its msgId and its JSON behind the seq."""
         number = self.next_id
         self.next_id = number + 1
         now = self.now
-        expires = now + expire * 1000 if expire else None
+        expires = now + expire * 1000 if expire else 0
         self._message_rows += (
             number,
             chat,
@@ -483,10 +486,8 @@ class Journal:
             expires,
         )
         self._chat_rows.rows += (chat, number)
-        if client_id:
-            self._known[sender, client_id] = (number, body)
-            if client_key is not None:
-                self.client_keys.add(client_key, number)
+        if client_key:
+            self.client_keys.added[client_key] = number
         return number, f'"msgId":"{number}",{body}{self._tail}'.encode()
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
@@ -580,17 +581,32 @@ class Journal:
             start, left = end, left - count
         # The newest come last: of two messages with one clientId only the newer one counts.
         for message in self.client_keys.find(wanted):
-            query = "SELECT sender, client_id, id, body FROM message WHERE id = ?"
-            for sender, client_id, number, body in self.db.execute(query, (message,)):
-                self._known[sender, client_id] = (number, body)
+            self._look_up(message)
 
-    def knows(self, sender: int, client_id: str) -> bool:
-        """Tell whether a message of the sender's has this clientId."""
-        return (sender, client_id) in self._known
+    def _look_up(self, message: int) -> None:
+        """Note the clientId of a message."""
+        query = "SELECT sender, client_id, id, body FROM message WHERE id = ?"
+        for sender, client_id, number, body in self.db.execute(query, (message,)):
+            self._known[sender, client_id] = (number, body)
 
-    def home(self, sender: int, client_id: str) -> str:
-        """Give the chatId of the message that has this clientId of the sender's; "" if none has."""
-        known = self._known.get((sender, client_id))
+    def fresh(self, sender: int, draft: Draft) -> bool:
+        """Tell for certain that no message of the sender's has the clientId of a draft."""
+        if draft.client_key in self.client_keys.added:
+            return False
+        return not self._known or (sender, draft.client_id) not in self._known
+
+    def _earlier(self, sender: int, draft: Draft) -> tuple[int, str] | None:
+        """Give the message that has the clientId of a draft, its msgId and body."""
+        message = self.client_keys.added.get(draft.client_key)
+        if message is not None:
+            # It is of this batch; one that the sender did not mean to repeat is replaced.
+            self.flush()
+            self._look_up(message)
+        return self._known.get((sender, draft.client_id))
+
+    def home(self, sender: int, draft: Draft) -> str:
+        """Give the chatId of the message that has the clientId of a draft; "" if none has."""
+        known = self._earlier(sender, draft) if draft.client_id else None
         if known is None:
             return ""
         self.flush()
@@ -601,12 +617,12 @@ class Journal:
         row = self.db.execute(query, (known[0], self.now - self.client_id_ms)).fetchone()
         return "" if row is None else str(row[0])
 
-    def repeat(self, sender: int, client_id: str, body: str) -> Accepted | None:
+    def repeat(self, sender: int, draft: Draft, body: str) -> Accepted | None:
         """Confirm a message again that was stored under its clientId; None if it is new.
 
         Raises Refusal if the clientId stands for other content.
         """
-        known = self._known.get((sender, client_id))
+        known = self._earlier(sender, draft) if draft.client_id else None
         if known is None:
             return None
         self.flush()
@@ -617,7 +633,7 @@ class Journal:
         )
         created, original, key = self.db.execute(query, (number,)).fetchone()
         if created < self.now - self.client_id_ms:
-            del self._known[sender, client_id]
+            del self._known[sender, draft.client_id]
             return None
         same = original == digest(body) if original is not None else old == body
         if not same:

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from ..draft import Draft
 from ..errors import Refusal
-from ..model import SYSTEM_CHAT, Draft
+from ..model import SYSTEM_CHAT
 from ..status import Status
 from . import references
 from .journal import Journal

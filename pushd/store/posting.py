@@ -6,10 +6,10 @@ of it is stored, so it is all or nothing.
 
 from collections.abc import Sequence
 
-from ..draft import failure
+from ..draft import Draft, failure
 from ..encoding import encode
 from ..errors import Refusal
-from ..model import Accepted, Draft, Failed, MessageType
+from ..model import Accepted, Failed, MessageType
 from ..status import Status
 from . import references, requests
 from .journal import Journal
@@ -73,8 +73,7 @@ def _store_plain(journal: Journal, sender: Mailbox, device: int, draft: Draft) -
     route = journal.route(account, draft.to)
     if route is None or not route.open or not route.chat:
         return None
-    client_id = draft.client_id
-    if client_id and journal.knows(account, client_id):
+    if draft.client_id and not journal.fresh(account, draft):
         return None
     return _spread(journal, sender, device, draft, route, f"{route.head}{draft.infos}")
 
@@ -94,10 +93,9 @@ def _plan(journal: Journal, sender: int, draft: Draft) -> _Plan:
     if kind == MessageType.REQUEST:
         extra += requests.event(sender, draft.description)
     body = message_body(route.key, sender, draft.to, kind, draft.infos, extra)
-    if draft.client_id:
-        repeat = journal.repeat(sender, draft.client_id, body)
-        if repeat is not None:
-            return draft, route, body, repeat
+    repeat = journal.repeat(sender, draft, body)
+    if repeat is not None:
+        return draft, route, body, repeat
     if kind != MessageType.NORMAL or not route.open or extra or draft.paths:
         _check_rights(journal, sender, draft, route)
     return draft, route, body, None
@@ -109,7 +107,7 @@ def _route(journal: Journal, sender: int, draft: Draft) -> Route | None:
     A repeat is confirmed again also when they are gone since.
     """
     route = journal.route(sender, draft.to)
-    if route is None and draft.to and draft.client_id and journal.home(sender, draft.client_id):
+    if route is None and draft.to and journal.home(sender, draft):
         chat = journal.find_chat(pair_key(sender, draft.to))
         route = Route(chat, sender, draft.to, False, False, False)
     return route
@@ -122,7 +120,7 @@ def _group(journal: Journal, sender: int, draft: Draft) -> Group | None:
     left or joined a group since, or the group was dissolved.
     """
     db, keys = journal.db, [key for key in draft.chat if key]
-    home = journal.home(sender, draft.client_id) if draft.client_id else ""
+    home = journal.home(sender, draft)
     if home in keys:
         return journal.groups.find(db, home) or journal.groups.ended(db, home)
     if home and draft.type in PAIR_TYPES and home == pair_key(sender, draft.to):
@@ -137,10 +135,9 @@ def _group(journal: Journal, sender: int, draft: Draft) -> Group | None:
 def _plan_group(journal: Journal, sender: int, draft: Draft, group: Group) -> _Plan:
     key = group.key
     body = message_body(key, sender, key, draft.type, draft.infos, draft.extra)
-    if draft.client_id:
-        repeat = journal.repeat(sender, draft.client_id, body)
-        if repeat is not None:
-            return draft, group, body, repeat
+    repeat = journal.repeat(sender, draft, body)
+    if repeat is not None:
+        return draft, group, body, repeat
     if sender not in group.members:
         raise Refusal(Status.NOT_FOUND, "no such group", field="chatId")
     group.check_speech(sender, draft.type, journal.now)
@@ -190,10 +187,9 @@ def _conflicts(plans: list[_Plan]) -> list[Failed]:
 
 def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accepted:
     draft, target, body, repeat = plan
-    client_id = draft.client_id
-    if client_id and repeat is None:
+    if repeat is None:
         # The same clientId twice in one list is one message.
-        repeat = journal.repeat(sender.account, client_id, body)
+        repeat = journal.repeat(sender.account, draft, body)
     if repeat is not None:
         return repeat
     chat = target.chat
@@ -210,7 +206,7 @@ def _store(journal: Journal, sender: Mailbox, device: int, plan: _Plan) -> Accep
 def _keep(journal: Journal, account: int, draft: Draft, target: _Target, body: str) -> Accepted:
     """Store what nobody is to see, for its clientId alone."""
     number, _ = journal.store_message(
-        target.chat, account, body, None, draft.client_id or None, draft.client_key, NEVER_SHOWN
+        target.chat, account, body, None, draft.client_id, draft.client_key, NEVER_SHOWN
     )
     return Accepted(number, target.key, journal.now)
 
@@ -221,7 +217,7 @@ def _spread(
     """Store a message and put it into all queues that it goes to."""
     account, chat, client_id = sender.account, target.chat, draft.client_id
     number, rest = journal.store_message(
-        chat, account, body, draft.text, client_id or None, draft.client_key, draft.expire
+        chat, account, body, draft.text, client_id, draft.client_key, draft.expire
     )
     for path in draft.paths:
         references.refer(journal, path, chat, number)

@@ -13,18 +13,26 @@ MOST_ROWS = 512
 
 
 @lru_cache(maxsize=256)
-def _sql(head: str, width: int, count: int, tail: str) -> str:
-    row = "(" + ",".join("?" * width) + ")"
+def _sql(head: str, row: str, count: int, tail: str) -> str:
     return f"{head} VALUES {','.join([row] * count)} {tail}"
 
 
 def insert_rows(
-    db: sqlite3.Connection, head: str, width: int, values: Sequence[Any], tail: str = ""
+    db: sqlite3.Connection,
+    head: str,
+    width: int,
+    values: Sequence[Any],
+    tail: str = "",
+    row: str = "",
 ) -> None:
-    """Insert rows whose values lie one after the other in `values`."""
+    """Insert rows whose values lie one after the other in `values`.
+
+    `row` gives the row of the statement where it is more than a `?` for each value.
+    """
+    row = row or "(" + ",".join("?" * width) + ")"
     start, left = 0, len(values) // width
     while left:
         count = min(MOST_ROWS, 1 << (left.bit_length() - 1))
         end = start + count * width
-        db.execute(_sql(head, width, count, tail), values[start:end])
+        db.execute(_sql(head, row, count, tail), values[start:end])
         start, left = end, left - count

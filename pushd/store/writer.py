@@ -13,9 +13,10 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from ..clock import Clock
+from ..draft import Draft
 from ..errors import PushdError, Refusal, StoreFailed
 from ..histogram import SECONDS, SIZES, Histogram
-from ..model import Accepted, Actor, Delivery, Draft, Failed
+from ..model import Accepted, Actor, Delivery, Failed
 from ..status import Status
 from .engine import Worker
 from .journal import Busy, Journal, Operation
@@ -79,7 +80,7 @@ class Post:
         self.weight += len(drafts)
         for draft in drafts:
             if isinstance(draft, Draft):
-                if draft.client_key is not None:
+                if draft.client_key:
                     self.client_keys.append(draft.client_key)
                 if draft.chat:
                     self.chats = self.chats.union(draft.chat)
@@ -221,9 +222,12 @@ class Writer:
         self._clock = clock
         # Settings, which the store keeps up to date, as it does `lines.batch_rows`
         self.busy_seconds = 10.0  # to wait for the database's lock
+        self.ack_seconds = 0.05  # that acks wait at most for other work to commit with
         self.queue_limit = 65536  # messages and verbs that wait, beyond which it is saturated
         self.lines = Lines()
         self._acks: dict[int, tuple[int, int]] = {}
+        self._acks_timed = False  # they are due at a set time
+        self._acks_due = False  # they are committed now, also without other work
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -243,10 +247,21 @@ class Writer:
         self._wake.set()
 
     def ack(self, device: int, seq: int, message: int) -> None:
-        """Note that a device has acked up to `seq`; committed with the next batch."""
+        """Note that a device has acked up to `seq`; committed with the next batch.
+
+        Nobody waits for it, so that it alone makes a batch only after `ack_seconds`.
+        """
         known = self._acks.get(device)
         if known is None or known[0] < seq:
             self._acks[device] = (seq, message)
+            if not self._acks_timed:
+                self._acks_timed = True
+                asyncio.get_running_loop().call_later(self.ack_seconds, self._commit_acks)
+
+    def _commit_acks(self) -> None:
+        self._acks_timed = False
+        if self._acks:
+            self._acks_due = True
             self._wake.set()
 
     def forget_ack(self, device: int) -> None:
@@ -279,8 +294,8 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self.lines or self._acks:
-                acks, self._acks = self._acks, {}
+            while self.lines or self._acks_due:
+                acks, self._acks, self._acks_due = self._acks, {}, False
                 await self._commit(acks, self.lines.take())
             if self._stopping:
                 return
@@ -288,6 +303,7 @@ class Writer:
     def stop(self) -> None:
         """Commit what waits, then end `run`; what comes later is refused."""
         self._stopping = True
+        self._acks_due = bool(self._acks)
         self._wake.set()
 
     async def _commit(self, acks: dict[int, tuple[int, int]], batch: list[Operation]) -> None:
