@@ -123,7 +123,9 @@ def decode_frame(line: bytes, most: int) -> Frame:
         frame = _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(line, most)
-    if (b"\\" in line and b"\\u0000" in line) or (frame.cmd is not UNSET and not frame.cmd):
+    # `in` would first try to read the bytes it looks for as a number.
+    nul = line.find(b"\\") >= 0 and line.find(b"\\u0000") >= 0
+    if nul or (frame.cmd is not UNSET and not frame.cmd):
         return _decode_slowly(line, most)
     return frame
 

@@ -19,6 +19,7 @@ All of it belongs to the writer's thread. Nothing that a batch did counts before
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from .rows import insert_rows
 
@@ -150,13 +151,12 @@ class ClientKeys:
             self._order = sorted(self._sweep)
         sweep = self._sweep
         part = self._order[self._done : self._done + _slice(messages)]
-        rows: list[int] = []
-        for key in part:
-            # What was freed meanwhile is not there any more.
-            if key in sweep:
-                rows += (key, sweep[key])
-        insert_rows(db, "INSERT OR IGNORE INTO client_key (key, message)", 2, rows)
         self._moved = len(part)
+        if len(sweep) < len(self._order):
+            # Some were freed meanwhile.
+            part = [key for key in part if key in sweep]
+        rows = list(chain.from_iterable(zip(part, map(sweep.__getitem__, part), strict=True)))
+        insert_rows(db, "INSERT OR IGNORE INTO client_key (key, message)", 2, rows)
         if self._done + self._moved == len(self._order) and sweep:
             mark = "UPDATE meta SET value = ? WHERE key = 'client_keys'"
             db.execute(mark, (str(max(sweep.values())),))
