@@ -151,6 +151,9 @@ bench: $(VENV)/.dev  ## Measure, and print a table
 peers: $(VENV)/.dev  ## Measure what a user would run instead, side by side (needs their packages)
 	$(BIN)/python -m bench.peers
 
+growth: $(VENV)/.dev  ## Measure what grows with the store: accounts, people online, messages
+	$(BIN)/python -m bench.growth
+
 pause: $(VENV)/.dev  ## Measure the pause that a backup of 1 GB makes, some minutes
 	$(BIN)/python -m bench.pause
 

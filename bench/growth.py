@@ -1,9 +1,10 @@
-"""`python -m bench.growth`: what the same work costs as everything around it grows (W7).
+"""`python -m bench.growth`: what the same work costs as everything around it grows (W7, W8).
 
 One thing grows at a time: the accounts there are, the people online, the messages stored, the queue
 of a device. Each row is a server of its own. Flat means that the CPU of a message, of a restart and
 of a page of history stays what it is in the smallest store; what is linear by nature (a group by
-its members) is W5N of `python -m bench`.
+its members) is W5N of `python -m bench`. The last row is what 10,000 phones cost that only tell
+every 270 seconds that they are there.
 """
 
 import asyncio
@@ -22,7 +23,17 @@ import uvloop
 
 from . import aged, report
 from .flow import finish, percentile, send_at_rate, send_for
-from .load import Connection, LoadFailed, Receiver, Sender, in_turns, now
+from .load import (
+    HEARTBEAT,
+    HEARTBEAT_FRAME,
+    Connection,
+    LoadFailed,
+    Receiver,
+    Sender,
+    Tally,
+    in_turns,
+    now,
+)
 from .people import Person
 from .process import ROOT, Server, busy_seconds, raise_file_limit, split_cores
 from .workloads import Cast, Figures, Meter, Stage
@@ -64,6 +75,9 @@ GROWING = (
     replace(SMALLEST, messages=1_000_000),
 )
 QUEUES = (10, 100, 1_000, 10_000, 100_000)
+IDLE = 10_000  # connections
+PERIOD = 270.0  # seconds between two heartbeats of one
+IDLE_SECS = 20.0  # that they are watched for
 
 
 async def use(stage: Stage, scale: Scale) -> Figures:
@@ -133,6 +147,23 @@ async def replay(stage: Stage, waiting: int) -> Figures:
     return {"replay_s": meter.seconds, "cpu_us": meter.costs(waiting)["cpu_us"]}
 
 
+async def beat(stage: Stage) -> Figures:
+    """Hold connections of which each sends a heartbeat now and then, evenly spread."""
+    people = [person for pair in stage.cast.pairs for person in pair]
+    join = partial(stage.join, partial(Tally, HEARTBEAT))
+    held = await in_turns([partial(join, person) for person in people], at_once=20)
+    await asyncio.sleep(2)
+    meter = Meter(stage.server)
+    begin = now()
+    count = int(IDLE_SECS * len(held) / PERIOD)
+    for number in range(count):
+        await asyncio.sleep(max(0.0, begin + number * PERIOD / len(held) - now()))
+        held[number % len(held)].write(HEARTBEAT_FRAME)
+    await asyncio.gather(*(tally.reach(1) for tally in held[:count]))
+    await asyncio.sleep(max(0.0, begin + IDLE_SECS - now()))
+    return {"heartbeats_s": count / meter.seconds, "server_cpu": meter.shares()["server_cpu"]}
+
+
 class Growth:
     """Makes the rows, one after the other."""
 
@@ -155,11 +186,20 @@ class Growth:
     def waited(self, waiting: int) -> Figures:
         """Measure one length of a queue."""
         with self._server(queue_messages=1_000_000) as server:
-            server.stop()
-            pairs = aged.add_pairs(server.data, 1)
-            server.start()
-            stage = Stage(server, Cast(pairs=pairs), self._secs)
+            stage = self._stage(server, 1)
             return self._run(stage, partial(replay, stage, waiting))
+
+    def idle(self) -> Figures:
+        """Measure connections that do next to nothing."""
+        with self._server(limits_connections=20_000) as server:
+            stage = self._stage(server, IDLE // 2)
+            return self._run(stage, partial(beat, stage))
+
+    def _stage(self, server: Server, pairs: int) -> Stage:
+        server.stop()
+        made = aged.add_pairs(server.data, pairs)
+        server.start()
+        return Stage(server, Cast(pairs=made), self._secs)
 
     def _server(self, **settings: object) -> Server:
         shutil.rmtree(self._folder / "server", ignore_errors=True)
@@ -196,6 +236,8 @@ def main(secs: float, messages: int, folder: Path) -> None:
             failed |= _say(scale.title, partial(growth.grown, scale))
         for waiting in QUEUES:
             failed |= _say(f"{waiting:,} messages wait", partial(growth.waited, waiting))
+        title = f"{IDLE:,} connections, a heartbeat of each every {PERIOD:.0f} s"
+        failed |= _say(title, growth.idle)
     sys.exit(failed)
 
 
