@@ -193,7 +193,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/.pip
 # The copy wins over the sources, also in whatever a program starts, by these: see python(1).
 ON_COMPILED = PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/build/compiled:$(CURDIR)'
 
-build/compiled/.stamp: $(shell find pushd packaging -name '*.py' -o -name '*.sql') pyproject.toml | $(VENV)/.dev
+build/compiled/.stamp: $(shell find pushd packaging -type f ! -name '*.pyc') pyproject.toml | $(VENV)/.dev
 	rm -rf build/compiled
 	PUSHD_COMPILE=1 $(PIP) install --no-deps --no-build-isolation --target build/compiled .
 	touch $@
