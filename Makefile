@@ -9,6 +9,10 @@ SEEDS ?= 500
 # Tests wait for servers and disks half of their time: one worker more than there are cores. A
 # worker begins with tests that stand together, for they share servers, and takes over others' last.
 TESTS = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal
+# With COMPILED=1, `make bench` measures what `make compiled` builds.
+COMPILED ?=
+# What `make test-compiled` runs on it: all that starts servers and speaks the wire.
+SUITE ?= tests/conformance
 SECS ?= 120
 HOURS ?= 1
 STOPS ?= 200
@@ -142,11 +146,17 @@ machines: $(VENV)/.dev  ## Run the state machine MACHINES times, 50 steps each
 bugs: $(VENV)/.dev  ## Put bugs into copies of the server, and require that fuzzing finds them
 	$(BIN)/python -m tests.fuzz.bugs --clean
 
+compiled: build/compiled/.stamp  ## Build pushd with compiled modules into build/compiled
+
+test-compiled: build/compiled/.stamp  ## Run SUITE, the conformance tests, on that
+	$(ON_COMPILED) $(BIN)/python -c 'from pushd.build import compiled; assert compiled()'
+	$(ON_COMPILED) $(TESTS) -o pythonpath= $(SUITE)
+
 deb:  ## Build a Debian package in build/, for Debian's own Python
 	packaging/build-deb /usr/bin/python3
 
-bench: $(VENV)/.dev  ## Measure, and print a table
-	$(BIN)/python -m bench
+bench: $(VENV)/.dev $(if $(COMPILED),build/compiled/.stamp)  ## Measure, and print a table
+	$(BIN)/python -m bench $(if $(COMPILED),--build compiled)
 
 peers: $(VENV)/.dev  ## Measure what a user would run instead, side by side (needs their packages)
 	$(BIN)/python -m bench.peers
@@ -181,6 +191,14 @@ $(VENV)/.pip:
 
 $(VENV)/.run: pyproject.toml | $(VENV)/.pip
 	$(PIP) install -e .
+	touch $@
+
+# The copy wins over the sources, also in whatever a program starts, by these: see python(1).
+ON_COMPILED = PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/build/compiled:$(CURDIR)'
+
+build/compiled/.stamp: $(shell find pushd packaging -type f ! -name '*.pyc') pyproject.toml | $(VENV)/.dev
+	rm -rf build/compiled
+	PUSHD_COMPILE=1 $(PIP) install --no-deps --no-build-isolation --target build/compiled .
 	touch $@
 
 # Exactly the locked versions, checked by their hashes; then pushd itself, which has none.

@@ -17,7 +17,7 @@ import uvloop
 
 from . import report
 from .load import LoadFailed
-from .process import ROOT, Server, ServerFailed, busy_seconds, raise_file_limit, split_cores
+from .process import ROOT, TREES, Server, ServerFailed, busy_seconds, raise_file_limit, split_cores
 from .workloads import WORKLOADS, Figures, Meter, Stage, Workload
 
 # How long anything may take beyond its own length, in seconds; 5,000 accounts take longest.
@@ -33,6 +33,13 @@ _Result = TypeVar("_Result")
     "--secs", type=click.FloatRange(0.5, 60), default=5.0, show_default=True, help="Of one run."
 )
 @click.option("--loop", type=click.Choice(["uvloop", "asyncio"]), default="uvloop")
+@click.option(
+    "--build",
+    type=click.Choice([*TREES]),
+    default="source",
+    show_default=True,
+    help="What to run: the sources, or what `make compiled` made of them.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all runs there.")
 @click.option("--record", is_flag=True, help="Compare with these figures from now on.")
 @click.option(
@@ -46,6 +53,7 @@ def main(
     runs: int,
     secs: float,
     loop: str,
+    build: str,
     json_file: str | None,
     record: bool,
     folder: Path,
@@ -53,6 +61,10 @@ def main(
     """Measure pushd on this machine; without names all workloads."""
     if report.filesystem(folder) in ("tmpfs", "ramfs"):
         raise click.BadParameter(f"{folder} is in memory, which syncs at no cost")
+    if not TREES[build].exists():
+        raise click.UsageError(f"there is no {TREES[build]} yet: `make compiled` makes it")
+    if record and build != "source":
+        raise click.UsageError("what is recorded is the sources' figures")
     folder.mkdir(parents=True, exist_ok=True)
     raise_file_limit()
     server_cores, load_cores = split_cores()
@@ -63,8 +75,8 @@ def main(
     gc.disable()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as scratch:
         cores = f"server on core {server_cores[0]}, load on core {load_cores[0]}"
-        where = report.facts(Path(scratch), loop=loop, secs=secs, cores=cores)
-        bench = Bench(Path(scratch), loop, server_cores, runs, secs)
+        where = report.facts(Path(scratch), build=build, loop=loop, secs=secs, cores=cores)
+        bench = Bench(Path(scratch), loop, server_cores, runs, secs, tree=TREES[build])
         results = bench.measure([*dict.fromkeys(names)] or [*WORKLOADS])
     _print(results, where, loop)
     if json_file:
@@ -78,8 +90,18 @@ def main(
 class Bench:
     """Runs workloads one after another, each on a server of its own."""
 
-    def __init__(self, scratch: Path, loop: str, cores: list[int], runs: int, secs: float) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        loop: str,
+        cores: list[int],
+        runs: int,
+        secs: float,
+        *,
+        tree: Path = ROOT,
+    ) -> None:
         self.failed = False  # whether any workload has
+        self._tree = tree
         self._scratch = scratch
         self._loop = loop
         self._cores = cores
@@ -101,7 +123,8 @@ class Bench:
     def _measure(self, name: str, workload: Workload) -> list[Figures]:
         folder = self._scratch / name
         try:
-            with Server(folder, self._loop, self._cores, **workload.settings) as server:
+            options = {"tree": self._tree, **workload.settings}
+            with Server(folder, self._loop, self._cores, **options) as server:
                 try:
                     return list(self._play_all(workload, server))
                 except LoadFailed:

@@ -19,6 +19,9 @@ from .load import Address
 # Where the source is, so that what runs is what the report names.
 ROOT = Path(__file__).resolve().parent.parent
 
+# What can be measured: the sources, or the tree that `make compiled` makes of them.
+TREES = {"source": ROOT, "compiled": ROOT / "build" / "compiled"}
+
 # How long a start or a stop may take, in seconds.
 PATIENCE = 30.0
 
@@ -40,13 +43,22 @@ class ServerFailed(Exception):
 class Server:
     """A pushd whose data outlive its process, so that it can be started anew on the same."""
 
-    def __init__(self, folder: Path, loop: str, cores: Sequence[int], **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        loop: str,
+        cores: Sequence[int],
+        *,
+        tree: Path = ROOT,
+        **settings: object,
+    ) -> None:
         self.address: Address = ("127.0.0.1", 0)
         self._folder = folder
         self.data = folder / "data"
         self._saved = folder / "saved"
         self._loop = loop
         self._cores = cores
+        self._tree = tree
         self._settings = {**SETTINGS, **settings}
         self._process: subprocess.Popen[bytes] | None = None  # while it should be running
 
@@ -148,6 +160,8 @@ class Server:
         words = [word for flag in flags.items() for word in flag]
         ours = {f"PUSHD_{name.upper()}": str(value) for name, value in self._settings.items()}
         others = {name: value for name, value in os.environ.items() if name[:6] != "PUSHD_"}
+        # The folder it is started in would win over any other tree.
+        others |= {"PYTHONPATH": str(self._tree), "PYTHONSAFEPATH": "1"}
         mine = os.sched_getaffinity(0)
         # A child begins on its parent's cores, so it has run nowhere else, not for a moment.
         os.sched_setaffinity(0, self._cores)

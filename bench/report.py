@@ -82,12 +82,13 @@ MEASURES = {
 # Where
 
 
-def facts(folder: Path, *, loop: str, secs: float, cores: str) -> Facts:
+def facts(folder: Path, *, build: str = "source", loop: str, secs: float, cores: str) -> Facts:
     """Tell what was measured and on what; `folder` is on the disk that counts."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "pushd": version("pushd"),
         "commit": _commit(),
+        "build": build,
         "loop": f"uvloop {version('uvloop')}" if loop == "uvloop" else loop,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -173,7 +174,8 @@ def rounded(runs: Runs) -> Runs:
 def header(where: Facts) -> str:
     """Write the facts as two lines."""
     return (
-        f"pushd {where['pushd']} at {where['commit']}, {where['loop']}, Python {where['python']}, "
+        f"pushd {where['pushd']} ({where['build']}) at {where['commit']}, {where['loop']}, "
+        f"Python {where['python']}, "
         f"SQLite {where['sqlite']}, {where['date']}\n"
         f"{where['machine']}, {where['system']}, {where['disk']} with fdatasync p50 "
         f"{where['fdatasync_ms']} ms; {where['cores']}; load average {where['load_average']}"

@@ -74,4 +74,6 @@ def _weight(peer: Peer) -> int:
 
 
 def _name_of(task: "asyncio.Task[object]") -> str:
-    return getattr(task.get_coro(), "__qualname__", "task").replace(".", "_")
+    # One that is compiled has only a class, named after it.
+    work = task.get_coro()
+    return getattr(work, "__qualname__", type(work).__name__).replace(".", "_")

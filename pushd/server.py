@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import structlog
 
 from . import __version__, handlers, systemd, tls, upkeep
+from .build import compiled
 from .clock import Clock, Dates
 from .commands import Context
 from .config import Config, Tls, control_path
@@ -510,6 +511,7 @@ def _first_line(config: Config) -> dict[str, object]:
     limits = config.limits
     return {
         "version": __version__,
+        "compiled": compiled(),
         "config": list(config.files) or "defaults",
         "listen": list(config.server.listen),
         "store": os.path.join(config.server.data, FILE),

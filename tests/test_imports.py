@@ -21,6 +21,7 @@ TABLE = {
     # Words
     "status": "",
     "errors": "status",
+    "build": "",
     "clock": "",
     "sockets": "",
     "histogram": "",
@@ -89,7 +90,7 @@ TABLE = {
     "client": "calls errors inbox link outgoing status transfer",
     "terminal": "client tls",
     # The commands
-    "ctl": "backup check config errors jobs log settings sockets store terminal tls",
+    "ctl": "backup build check config errors jobs log settings sockets store terminal tls",
     "cli": "config ctl errors exporter log server settings systemd tls",
     "__main__": "cli",
 }

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import __version__, config, settings
+from ..build import compiled
 from ..errors import ConfigError
 from ..log import escape
 
@@ -33,7 +34,8 @@ def escape_lines(text: str) -> str:
 
 def version(name: str) -> Callable[[Function], Function]:
     """Give the option that tells the version."""
-    return click.version_option(__version__, "-V", "--version", prog_name=name)
+    text = f"%(prog)s, version %(version)s{' (compiled)' if compiled() else ''}"
+    return click.version_option(__version__, "-V", "--version", prog_name=name, message=text)
 
 
 def check_address(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
