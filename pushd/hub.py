@@ -80,10 +80,10 @@ class Hub:
         self._remove(session)
         session.end()
 
-    def sign_out(self, device: int) -> None:
-        """End the connection of a device that is dead now."""
+    def sign_out(self, device: int, keep: Session | None = None) -> None:
+        """End the connection of a device that is dead now, unless it is the one that asked."""
         session = self._devices.get(device)
-        if session is not None:
+        if session is not None and session is not keep:
             self._evict(session, SIGNED_OUT, "signed out")
 
     def revoke(self, account: int, keep: Session | None = None) -> None:

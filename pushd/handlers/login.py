@@ -96,8 +96,14 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
 
 
 async def logout(ctx: Context, session: Session, request: Request) -> Empty:
-    """End the device of this connection, which is as before the login then."""
-    await ctx.store.devices.logout(session.who)
+    """End the device of this connection, which is as before the login then.
+
+    Another connection may have taken the device over since this was asked: that one is told.
+    """
+    actor = session.who
+    await ctx.store.devices.logout(
+        actor, then=lambda _: ctx.hub.sign_out(actor.device, keep=session)
+    )
     log.info("logged out")
     ctx.hub.logout(session)
     return Empty()
