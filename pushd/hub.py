@@ -86,10 +86,10 @@ class Hub:
         if session is not None and session is not keep:
             self._evict(session, SIGNED_OUT, "signed out")
 
-    def revoke(self, account: int, keep: Session | None = None) -> None:
-        """End every connection of an account, or all but one."""
+    def revoke(self, account: int, keep: Session | None = None, device: int = 0) -> None:
+        """End every connection of an account, but one, and whichever has a device that is kept."""
         for session in tuple(self._accounts.get(account, ())):
-            if session is not keep:
+            if session is not keep and not (device and session.device == device):
                 self._evict(session, SIGNED_OUT, "signed out")
 
     def online(self, account: int) -> bool:

@@ -116,11 +116,14 @@ async def change_password(ctx: Context, session: Session, request: ChangePasswor
     new = check_new_password(ctx, request.new, "new")
     await check_own_password(ctx, session, old, "old")
     hashed = await ctx.hasher.hash(new)
-    changed = await ctx.store.accounts.change_password(actor, hashed)
-    if session.state is State.ENDED:
-        raise Refusal(Status.ERROR_NET)
-    session.actor = changed
-    ctx.hub.revoke(actor.account, session)
+
+    def changed(fresh: Actor) -> None:
+        # The others end also when this connection has ended; a login by the new one is no other.
+        if session.state is not State.ENDED:
+            session.actor = fresh
+        ctx.hub.revoke(actor.account, session, actor.device)
+
+    await ctx.store.accounts.change_password(actor, hashed, then=changed)
     return await ctx.store.accounts.as_seen(actor.account, actor.account)
 
 

@@ -220,7 +220,8 @@ class SimWorker(Worker):
             except Killed:
                 # The life is over; its tasks are being ended.
                 await asyncio.Event().wait()
-        if (page and points.hit("page_read_before_offer", 0.2)) or points.hit("late_answer", 0.05):
+        late = 0.15 if isinstance(self._db, Db) else 0.05
+        if (page and points.hit("page_read_before_offer", 0.2)) or points.hit("late_answer", late):
             await self._wait(SLOW)
         await self._wait(HOP)
         return result
