@@ -80,16 +80,16 @@ class Hub:
         self._remove(session)
         session.end()
 
-    def sign_out(self, device: int) -> None:
-        """End the connection of a device that is dead now."""
+    def sign_out(self, device: int, keep: Session | None = None) -> None:
+        """End the connection of a device that is dead now, unless it is the one that asked."""
         session = self._devices.get(device)
-        if session is not None:
+        if session is not None and session is not keep:
             self._evict(session, SIGNED_OUT, "signed out")
 
-    def revoke(self, account: int, keep: Session | None = None) -> None:
-        """End every connection of an account, or all but one."""
+    def revoke(self, account: int, keep: Session | None = None, device: int = 0) -> None:
+        """End every connection of an account, but one, and whichever has a device that is kept."""
         for session in tuple(self._accounts.get(account, ())):
-            if session is not keep:
+            if session is not keep and not (device and session.device == device):
                 self._evict(session, SIGNED_OUT, "signed out")
 
     def online(self, account: int) -> bool:

@@ -7,6 +7,7 @@ texts and reads queues as a connection would. What the hub would get lies in `de
 
 import asyncio
 import functools
+import gc
 import json
 import random
 import sqlite3
@@ -353,6 +354,22 @@ async def test_a_cancelled_waiter_does_not_cancel_the_change(bench: Bench) -> No
         await task
     await bench.store.writer.barrier()
     assert bench.sql("SELECT desc FROM account WHERE id = ?", a.account) == [("kept",)]
+
+
+@on_both_loops
+async def test_a_cancelled_waiter_does_not_hear_of_a_failure(bench: Bench) -> None:
+    """A change that nobody waits for any more, and that fails, is no error of the program."""
+    loop = asyncio.get_running_loop()
+    unhandled: list[Any] = []
+    loop.set_exception_handler(lambda _, context: unhandled.append(context))
+    task = asyncio.create_task(bench.store.writer.call(_bug))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await bench.store.writer.barrier()
+    gc.collect()
+    assert unhandled == []
 
 
 @on_both_loops

@@ -96,8 +96,14 @@ async def login(ctx: Context, session: Session, request: Login) -> AccountOut:
 
 
 async def logout(ctx: Context, session: Session, request: Request) -> Empty:
-    """End the device of this connection, which is as before the login then."""
-    await ctx.store.devices.logout(session.who)
+    """End the device of this connection, which is as before the login then.
+
+    Another connection may have taken the device over since this was asked: that one is told.
+    """
+    actor = session.who
+    await ctx.store.devices.logout(
+        actor, then=lambda _: ctx.hub.sign_out(actor.device, keep=session)
+    )
     log.info("logged out")
     ctx.hub.logout(session)
     return Empty()
@@ -110,11 +116,14 @@ async def change_password(ctx: Context, session: Session, request: ChangePasswor
     new = check_new_password(ctx, request.new, "new")
     await check_own_password(ctx, session, old, "old")
     hashed = await ctx.hasher.hash(new)
-    changed = await ctx.store.accounts.change_password(actor, hashed)
-    if session.state is State.ENDED:
-        raise Refusal(Status.ERROR_NET)
-    session.actor = changed
-    ctx.hub.revoke(actor.account, session)
+
+    def changed(fresh: Actor) -> None:
+        # The others end also when this connection has ended; a login by the new one is no other.
+        if session.state is not State.ENDED:
+            session.actor = fresh
+        ctx.hub.revoke(actor.account, session, actor.device)
+
+    await ctx.store.accounts.change_password(actor, hashed, then=changed)
     return await ctx.store.accounts.as_seen(actor.account, actor.account)
 
 

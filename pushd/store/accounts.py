@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..errors import Refusal
 from ..model import FIRST_USER, Account, AccountOut, Actor, PrivacyOut, UserOut
@@ -119,9 +120,17 @@ class Accounts(Noun):
                 db.execute(change, (profile[column], account))
         db.execute("UPDATE account SET modified = ? WHERE id = ?", (journal.now, account))
 
-    @writes()
-    def change_password(self, journal: Journal, actor: Actor, password: bytes) -> Actor:
-        """Store another password hash and revoke every other login; gives the caller's new one."""
+    async def change_password(
+        self, actor: Actor, password: bytes, then: Callable[[Actor], None] | None = None
+    ) -> Actor:
+        """Store another password hash and revoke every other login; gives the caller's new one.
+
+        `then` runs on the loop in commit order.
+        """
+        change = partial(self._change_password, actor, password)
+        return await self.writer.call(change, actor=actor, then=then)
+
+    def _change_password(self, actor: Actor, password: bytes, journal: Journal) -> Actor:
         db, account = journal.db, actor.account
         db.execute(
             "UPDATE account SET password = ?, generation = generation + 1 WHERE id = ?",

@@ -77,11 +77,14 @@ class Devices(Noun):
 
         return await self.writer.call(change, actor=actor, grows=False, then=then)
 
-    @writes(grows=False)
-    def logout(self, journal: Journal, actor: Actor) -> None:
-        """End the device of a login, and its queue with it."""
-        if actor.device:
-            drop_devices(journal, actor.account, [actor.device], quietly=True)
+    async def logout(self, actor: Actor, then: Callable[[None], None] | None = None) -> None:
+        """End the device of a login, and its queue with it; `then` runs in commit order."""
+
+        def change(journal: Journal) -> None:
+            if actor.device:
+                drop_devices(journal, actor.account, [actor.device], quietly=True)
+
+        await self.writer.call(change, actor=actor, grows=False, then=then)
 
     @writes(grows=False)
     def sign_out(self, journal: Journal, actor: Actor, device: int) -> None:

@@ -54,13 +54,17 @@ class Messages(Noun):
     ) -> list[Entry]:
         """Read the queue behind `after` up to `upto`: `count` messages, `size` bytes and one more.
 
-        Gaps in it collect no more from now on.
+        Gaps in it collect no more from now on. An empty page comes back when the loop has heard of
+        all that was committed before it was read: so of what has ended the device, if it is dead.
         """
         try:
-            return await self._page(device, account, after, upto, count, size)
+            page = await self._page(device, account, after, upto, count, size)
         except OpenGapError:
             await self.seal(device, upto)
-            return await self._page(device, account, after, upto, count, size)
+            page = await self._page(device, account, after, upto, count, size)
+        if not page:
+            await self.writer.barrier()
+        return page
 
     @reads()
     def _page(

@@ -287,7 +287,12 @@ class Writer:
         verb = Verb(function, actor=actor, grows=grows, then=then)
         self.submit(verb)
         # Cancelling the waiter does not cancel the change.
-        return await asyncio.shield(verb.future)
+        try:
+            return await asyncio.shield(verb.future)
+        except asyncio.CancelledError:
+            # That it fails, if it does, is no news to anybody.
+            verb.future.add_done_callback(asyncio.Future.exception)
+            raise
 
     async def run(self) -> None:
         """Commit until `stop`; raises StoreFailed when the store cannot be trusted any more."""

@@ -477,6 +477,13 @@ class TestLimits:
         [reply] = await wire.rest()
         assert reply["status"] == 4001
 
+    async def test_logout_lowers_it_for_what_is_pipelined(self, dial: Dialer) -> None:
+        """A line behind a `logout` has the lower limit too: it came when there was a login."""
+        wire = await dial.user(started=True)
+        await wire.send_raw(lines({"cmd": "logout"}, padded(PING, BEFORE_LOGIN + 1), PING))
+        replies = await wire.rest()
+        assert [each["status"] for each in replies] == [1, 4001]
+
 
 class TestLineEnds:
     """Bytes are split at 0x0A only; a blank line has no answer; one BOM is dropped."""

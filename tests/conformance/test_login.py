@@ -282,6 +282,20 @@ class TestChangePassword:
         await bare.start()
         await bare.ok("complete_account", desc="still here")
 
+    @pytest.mark.slow
+    async def test_by_a_connection_that_is_replaced_meanwhile(self, server: StartServer) -> None:
+        """All others are signed out then too; the device that is kept stays on its new one."""
+        own = server(auth_bcrypt_cost=9)
+        owner = await own.dial.user(started=True)
+        bare = await own.dial()
+        await bare.login(owner.phone)
+        change = {"cmd": "change_password", "old": owner.password, "new": OTHER}
+        await owner.send_line(change)
+        kept, _ = await own.dial.resume(owner.push_id)
+        await assert_signed_out(bare)
+        await kept.fence()
+        await (await own.dial()).login(owner.phone, OTHER)
+
     async def test_the_same_again(self, dial: Dialer) -> None:
         """The new password may be the old one."""
         owner = await dial.user()

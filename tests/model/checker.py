@@ -294,5 +294,8 @@ class _Checker:
             fact = self.facts[number]
             if user not in users or fact[0] == user or self.past.recall(number)[0] != END:
                 continue
+            if any(self.past.recalls(name, fact) for name in own):
+                # As with what a device sends: it has its answer, and only the others are told.
+                continue
             if not any(one.has(number, *place(fact, user, groups)) for one in own.values()):
                 self._violate("I1", f"{user} never got {number}: {fact}")

@@ -19,7 +19,7 @@ from tests.model.checker import (
     Sent,
     check,
 )
-from tests.model.entries import Event
+from tests.model.entries import Asked, Event, Found, Starting, Told
 
 PEERS = {"a": "b", "b": "a", "c": "d", "d": "c"}
 SEEDS = range(5)
@@ -373,3 +373,26 @@ def test_what_was_sent_after_a_device_left_is_not_for_it() -> None:
     heard = [Delivered(name, 1, 2, 2, "a", "g", "ho") for name in ("b2", "c")]
     acked = [Acked(name, 1, 2) for name in ("b2", "c")]
     assert in_group(*late, *heard, *acked, last=2) == []
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_who_recalls_has_no_notice_of_it(by: str) -> None:
+    """A device that recalls is not told so; its user's next one need not be, the others must."""
+    event = Event("recalled", by=by, value="1")
+    seen = ("", "a", "A message was recalled.", 0, event)
+    log: list[Entry] = [
+        Starting("a", "a"),
+        Resumed("a", 1, "a", 0, 0, 0),
+        Resumed("b", 1, "b", 0, 0, 0),
+        Sent(by, 1, "c1", "ba".replace(by, ""), "x"),
+        Answered(by, 1, "c1", "confirmed", 1),
+        Asked(by, 1, "recall", "1"),
+        Told(by, 1, "recall", "ok"),
+        Left("a", 1),
+        Starting("a2", "a"),
+        Resumed("a2", 1, "a", 0, 0, 0),
+        Found("a2", 1, 2, *seen),
+        Resumed("a2", 2, "a", 0, 0, 0),
+    ]
+    told = [text for text in check(log).violations if text.startswith("I1: a never got 2")]
+    assert bool(told) == (by == "b")

@@ -105,12 +105,18 @@ class Totals:
             "distinct states of queues": len(self.states),
             "simulated : real time": f"{self.seconds / max(elapsed, 0.001):.0f} : 1",
             "seconds": round(elapsed, 1),
+            "load average": load(),
             "points": len(points),
             "the point hit least": f"{least}, {self.faults[least]} times",
         }
         if same:
             figures["seeds run twice with the same log"] = same
         return figures
+
+
+def load() -> float:
+    """Give what else the machine had to do."""
+    return round(os.getloadavg()[0], 1)
 
 
 def many(seeds: range, jobs: int, *, twice: bool) -> int:
@@ -163,6 +169,7 @@ def bugs(names: list[str], seeds: range, jobs: int) -> int:
     missed = [name for name, text in found.items() if text == "NOT FOUND"]
     print(f"{len(found) - len(missed)} of {len(found)} bugs found")
     figures: dict[str, str | int | float] = {"bugs": len(found), "found": len(found) - len(missed)}
+    figures["load average"] = load()
     record("sim-bugs", figures, [f"not found: {name}" for name in missed], found)
     return bool(missed)
 

@@ -161,6 +161,20 @@ BUGS = (
         "what the last device had not acked dies with it",
     ),
     Bug(
+        "taken_over_untold",
+        "handlers/login.py",
+        "        actor, then=lambda _: ctx.hub.sign_out(actor.device, keep=session)\n",
+        "        actor\n",
+        "a connection goes on with a device that a logout elsewhere has ended",
+    ),
+    Bug(
+        "page_not_fenced",
+        "store/messages.py",
+        "        if not page:\n            await self.writer.barrier()\n",
+        "",
+        "a queue that ends while it is read is taken for a hole",
+    ),
+    Bug(
         "sweep_loses_rows",
         "store/indexes.py",
         '            f" ORDER BY {self._key}",\n            bounds,',

@@ -51,6 +51,7 @@ class Wanted(NamedTuple):
     about: Any
     then: Callable[[Frame], None]
     number: int = 0  # the id that its answer carries
+    size: int = 0  # bytes of its line
 
 
 class Phone:
@@ -74,6 +75,7 @@ class Phone:
         self._order: list[int] = []  # seqs taken in and not acked
         self._buffer = b""
         self._starting = False
+        self._logged_out = False  # the connection is as before the login
         self._count = 0  # messages
         self._frames = 0  # that have an answer
 
@@ -202,7 +204,7 @@ class Phone:
                     self.log.append(Answered(self.name, self.turn, pending.client_id, "unknown"))
             elif one.kind in ("command", "read"):
                 self.log.append(Told(self.name, self.turn, one.about, "unknown"))
-        self.on = False
+        self.on = self._logged_out = False
         self._packets.clear()
         self._order.clear()
         self.seen.clear()
@@ -244,6 +246,9 @@ class Phone:
         if "id" not in frame and frame["status"] in (4007, 5030):
             self.drop("close")  # its queue cannot be read
             return
+        if frame["status"] == 4001 and self._too_long_now:
+            self.drop("close")
+            return
         if not self._wanted or frame.get("id") != self._wanted[0].number:
             self.world.alarm(
                 f"{self.name} was sent {frame}, not an answer to {[*self._wanted][:1]}"
@@ -255,6 +260,12 @@ class Phone:
             self._told_read("unknown" if frame["status"] in UNKNOWN else "refused")
         else:
             self._wanted.popleft().then(frame)
+
+    @property
+    def _too_long_now(self) -> bool:
+        """True when what was sent behind a logout is longer than a line before login may be."""
+        limit = self.world.config.limits.line_before_login
+        return self._logged_out and bool(self._wanted) and self._wanted[0].size > limit
 
     def _told_read(self, outcome: Any) -> None:
         self._wanted.popleft()
@@ -271,8 +282,8 @@ class Phone:
             self.world.alarm(f"{self.name} was sent {frame}")
 
     def _deliver(self, messages: list[Frame]) -> None:
-        if not self.on:
-            self.world.alarm(f"{self.name} was sent {messages} before it was bound")
+        if not self.on or self._logged_out:
+            self.world.alarm(f"{self.name} was sent {messages} without being bound")
             return
         for message in messages:
             seq, fields = message["seq"], self._fields(message)
@@ -438,6 +449,7 @@ class Phone:
 
     def _out(self, reply: Frame) -> None:
         if reply["status"] == 1:
+            self._logged_out = True
             self.world.loop.call_soon(self.die)
 
     def heartbeat(self) -> None:
@@ -466,10 +478,13 @@ class Phone:
 
     def _want(self, wanted: Wanted, frame: Frame) -> None:
         self._frames += 1
-        self._wanted.append(wanted._replace(number=self._frames))
-        self._write(frame | {"id": self._frames})
+        size = self._write(frame | {"id": self._frames})
+        self._wanted.append(wanted._replace(number=self._frames, size=size))
 
-    def _write(self, frame: Frame) -> None:
+    def _write(self, frame: Frame) -> int:
+        """Send a frame; gives how long its line is."""
         self.world.events += 1
+        line = json.dumps(frame).encode()
         if self.link is not None:
-            self.link.send(json.dumps(frame).encode() + b"\n")
+            self.link.send(line + b"\n")
+        return len(line)

@@ -158,6 +158,9 @@ def _read(world: "World", phone: Phone) -> None:
 
 
 def _ping(world: "World", phone: Phone) -> None:
+    """Ask something, mostly right behind an ack: the answer says that it is committed."""
+    if world.rng.random() < 0.7:
+        _ack(world, phone)
     phone.command("ping")
 
 
@@ -176,8 +179,12 @@ def _change_mood(world: "World", phone: Phone) -> None:
 
 
 def _log_out(world: "World", phone: Phone) -> None:
+    """Log out, and perhaps come back on another connection before that is answered."""
     world.dying.add(phone.name)
+    phone.ack_packet()
     phone.logout()
+    if world.rng.random() < 0.5:
+        phone.connect()
 
 
 def _sign_out(world: "World", phone: Phone) -> None:
@@ -191,10 +198,21 @@ def _sign_out(world: "World", phone: Phone) -> None:
             world.loop.call_soon(sign_out, target)
 
     def sign_out(target: dict[str, Any]) -> None:
-        if phone.on:
-            phone.command("sign_out", about=target["name"], deviceId=target["deviceId"])
+        if not phone.on:
+            return
+        _send(world, phone)
+        phone.command("sign_out", about=target["name"], deviceId=target["deviceId"])
+        for other in phone.user.phones:
+            if other.name == target["name"]:
+                _use(world, other)
 
     phone.command("devices", then=then)
+
+
+def _use(world: "World", phone: Phone) -> None:
+    """Have a phone ack what comes, for a moment."""
+    for _ in range(8):
+        world.loop.call_later(world.rng.uniform(0, 2.0), phone.ack_packet)
 
 
 def _recall(world: "World", phone: Phone) -> None:
@@ -294,12 +312,12 @@ ACTIONS: tuple[tuple[Callable[["World", Phone], None], float], ...] = (
     (_send, 30),
     (_ack, 20),
     (_read, 5),
-    (_ping, 4),
+    (_ping, 6),
     (_beat, 5),
     (_leave_connection, 6),
     (_change_mood, 4),
-    (_log_out, 0.7),
-    (_sign_out, 0.7),
+    (_log_out, 1),
+    (_sign_out, 1.5),
     (_recall, 3),
     (_block, 2),
     (_unfriend, 0.3),

@@ -57,6 +57,7 @@ from tests.sim.points import ACTIVE, Points, install
 WALL = 1_800_000_000_000  # ms since 1970 at the beginning
 DAY = 86_400.0
 PATIENCE = 300.0  # virtual seconds for everybody to come to rest at the end
+NEWS = 10.0  # virtual seconds after which a connection has heard that its device is dead
 # What a server says at `error` or above when a disk or a program beside it is the cause.
 EXPECTED = ("the store failed", "the disk is full")
 
@@ -183,6 +184,7 @@ class World:
         self.users: dict[str, User] = {}
         self.users_by_id: dict[str, User] = {}
         self.dying: set[str] = set()  # phones that somebody has tried to sign out
+        self._dead: dict[int, float] = {}  # connections with a dead device, and since when
         self.groups: dict[str, tuple[Group, int]] = {}  # as events told them, up to a msgId
         self._names = 0
         self._links: dict[Link, None] = {}
@@ -225,6 +227,7 @@ class World:
         if self._life is not None or self._over:
             return
         self._life = life = Life()
+        self._dead = {}
         self.disk.begin()
         config = self.config
         settings = ServerSettings(data=str(self.disk.folder), stop_seconds=3.0)
@@ -408,11 +411,13 @@ class World:
         await asyncio.sleep(seconds)
 
     def look(self) -> None:
-        """Note the shape of the server's queues."""
+        """Note the shape of the server's queues, and look whether all of them are alive."""
         if not self._up or self._server is None:
             return
         shapes = []
-        for session in self._server.service.ctx.hub.started():
+        started = self._server.service.ctx.hub.started()
+        self._look_for_dead(started)
+        for session in started:
             box = session.outbox
             if box is not None:
                 pending, flight = box.held
@@ -420,6 +425,20 @@ class World:
                 shapes.append((box.lagging, box.reading, *sizes))
         waiting = min(self._server.service.ctx.store.writer.waiting, 8).bit_length()
         self.states.add(hash((waiting, *sorted(shapes))))
+
+    def _look_for_dead(self, started: list[Session]) -> None:
+        """Find connections that go on with a device that is dead: nothing comes to them."""
+        assert self._life is not None, "a server that is up has a life"
+        now = self.loop.time()
+        try:
+            alive = {row[0] for row in self._life.workers[-1].execute("SELECT id FROM device")}
+        except sqlite3.ProgrammingError:
+            return  # it is stopping, and has closed its store
+        dead = [session for session in started if session.device not in alive]
+        self._dead = {each.number: self._dead.get(each.number, now) for each in dead}
+        for number, since in self._dead.items():
+            if now > since + NEWS:
+                self.alarm(f"I1: connection {number} was not told that its device is dead")
 
     async def _end(self) -> None:
         """End all faults, have everybody come back, and look everything up."""
@@ -435,11 +454,14 @@ class World:
     def check_store(self) -> None:
         """Look whether the store is whole."""
         with closing(sqlite3.connect(self.disk.folder / FILE)) as db:
-            [found] = db.execute("PRAGMA integrity_check").fetchone()
-            if found != "ok":
-                self.alarm(f"I8: integrity_check: {found}")
-            for row in db.execute("PRAGMA foreign_key_check"):
-                self.alarm(f"I8: foreign_key_check: {row}")
+            try:
+                [found] = db.execute("PRAGMA integrity_check").fetchone()
+                if found != "ok":
+                    self.alarm(f"I8: integrity_check: {found}")
+                for row in db.execute("PRAGMA foreign_key_check"):
+                    self.alarm(f"I8: foreign_key_check: {row}")
+            except sqlite3.DatabaseError as problem:
+                self.alarm(f"I8: the store cannot be read: {problem}")
 
     def heard(self, logger: Any, method: str, fields: dict[str, Any]) -> Any:
         """Take a line of the server's log."""
