@@ -8,7 +8,7 @@ out, and are refused what needs space; every fourth time the server is killed an
 full disk. Then the ballast goes, and the server must accept again within 5 s without a restart.
 At the end every confirmed message has arrived once and in order, and the store is whole.
 
-Beside these rounds `exhausted` uses a small reserve up too, and kills and starts the server on a disk
+Beside these rounds `exhausted` uses a small reserve up, and kills and starts the server on a disk
 without a byte: devices that are known must still get in and read.
 """
 
