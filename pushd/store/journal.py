@@ -26,12 +26,24 @@ from .engine import failure_kind
 from .indexes import QUEUE_TABLES, ClientKeys, TwoParts
 from .marks import Marks
 from .membership import Group, Groups, notice_body
-from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
+from .newest import Newest, newest_in
+from .records import (
+    Mailbox,
+    Queue,
+    Route,
+    checksum,
+    digest,
+    pair_key,
+    system_key,
+    tail_of,
+    text_infos,
+)
 from .reserve import Reserve
 from .rows import insert_rows
 
 MESSAGE_HEAD = (
-    "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
+    "INSERT INTO message"
+    " (id, chat, sender, created, body, text, client_id, client_key, expires, checksum)"
 )
 POSITION_HEAD = "INSERT INTO position (device, last, acked, message, at)"
 POSITION_TAIL = (
@@ -101,6 +113,7 @@ class Journal:
         clock: Clock,
         dates: Dates,
         reserve: Reserve,
+        newest: Newest,
         *,
         cache: int,
         pairs: int,
@@ -128,9 +141,10 @@ class Journal:
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
         self.date = ""  # the same as people read it
-        self._tail = ""  # the end of every message of the batch
+        self._tail = b""  # the end of every message of the batch
         self.next_id = 1  # the next msgId
         self.reserve = reserve
+        self.newest = newest
         self.db: sqlite3.Connection = None  # type: ignore[assignment]  # set by `open`
         self._cache = cache  # most mailboxes and chats kept
         self._pairs = pairs  # most routes kept
@@ -152,9 +166,8 @@ class Journal:
     def open(self, db: sqlite3.Connection) -> None:
         """Take the connection over and find where msgIds stand."""
         self.db = db
-        highest = "SELECT max(coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT CAST("
-        highest += "value AS INTEGER) FROM meta WHERE key = 'msg_id'), 0))"
-        self.next_id = db.execute(highest).fetchone()[0] + 1
+        self.next_id = newest_in(db) + 1
+        self.newest.open(self.next_id - 1)
         self.client_keys.open(db)
 
     # --- batches --------------------------------------------------------------------------
@@ -248,7 +261,7 @@ class Journal:
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
-        self._tail = tail_of(self.date, self.now)
+        self._tail = tail_of(self.date, self.now).encode()
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
@@ -275,6 +288,8 @@ class Journal:
         self.syncs.add(self.clock.now() - begin)
         self.acked += self._moved
         self.client_keys.committed()
+        if self.next_id > first_id:
+            self.newest.note(self.next_id - 1)
         self.marks.committed(first_id, self.next_id, self.clock)
         self._trim()
         return finished
@@ -308,7 +323,7 @@ class Journal:
     def flush(self) -> None:
         """Write the gathered rows, so that statements see them."""
         if self._message_rows:
-            insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows)
+            insert_rows(self.db, MESSAGE_HEAD, 10, self._message_rows)
             self._message_rows = []
             self._chat_rows.flush(self.db)
         self._written += len(self._queue_rows.rows)
@@ -470,6 +485,7 @@ class Journal:
         number = self.next_id
         self.next_id = number + 1
         now = self.now
+        data = body.encode()
         expires = now + expire * 1000 if expire else None
         self._message_rows += (
             number,
@@ -481,13 +497,14 @@ class Journal:
             client_id,
             client_key,
             expires,
+            checksum(number, chat, now, data),
         )
         self._chat_rows.rows += (chat, number)
         if client_id:
             self._known[sender, client_id] = (number, body)
             if client_key is not None:
                 self.client_keys.add(client_key, number)
-        return number, f'"msgId":"{number}",{body}{self._tail}'.encode()
+        return number, b'"msgId":"%d",%b%b' % (number, data, self._tail)
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
         """Put a message into a queue, or note in its gap that it is not there."""
