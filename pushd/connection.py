@@ -624,7 +624,7 @@ class Connection(asyncio.Protocol):
             return
         if session.outbox is not outbox:
             return
-        if not entries and outbox.newest == upto:
+        if not entries:
             log.error("the queue has a hole", device=device, after=after, upto=upto)
             self._finish(b"", "internal error")
             return
