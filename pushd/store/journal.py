@@ -141,7 +141,7 @@ class Journal:
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
         self.date = ""  # the same as people read it
-        self._tail = b""  # the end of every message of the batch
+        self._tail = ""  # the end of every message of the batch
         self.next_id = 1  # the next msgId
         self.reserve = reserve
         self.newest = newest
@@ -261,7 +261,7 @@ class Journal:
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
-        self._tail = tail_of(self.date, self.now).encode()
+        self._tail = tail_of(self.date, self.now)
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
@@ -485,7 +485,6 @@ class Journal:
         number = self.next_id
         self.next_id = number + 1
         now = self.now
-        data = body.encode()
         expires = now + expire * 1000 if expire else None
         self._message_rows += (
             number,
@@ -497,14 +496,14 @@ class Journal:
             client_id,
             client_key,
             expires,
-            checksum(number, chat, now, data),
+            checksum(number, chat, now, body.encode()),
         )
         self._chat_rows.rows += (chat, number)
         if client_id:
             self._known[sender, client_id] = (number, body)
             if client_key is not None:
                 self.client_keys.add(client_key, number)
-        return number, b'"msgId":"%d",%b%b' % (number, data, self._tail)
+        return number, f'"msgId":"{number}",{body}{self._tail}'.encode()
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
         """Put a message into a queue, or note in its gap that it is not there."""
