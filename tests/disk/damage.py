@@ -22,6 +22,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+import struct
 import sys
 import tempfile
 import time
@@ -43,6 +44,7 @@ from tests.model.record import conclude
 PAGE = 4096
 FRAME = 24 + PAGE
 STEPS = 40
+BEHIND = 60  # frames of the log that nothing but the log holds
 # What is damaged, as often as it is named.
 TARGETS = ("db",) * 5 + ("wal",) * 3 + ("media",) * 2
 QUIET = ("unnoticed", "lost")
@@ -85,6 +87,8 @@ def make(folder: Path) -> None:
         await asyncio.to_thread(process.start)
         await company.set_up()
         await company.work(STEPS)
+        while behind(folder / "data" / "pushd.db-shm") < BEHIND:
+            await company.work(1)
         process.dial.close()
 
     try:
@@ -93,6 +97,13 @@ def make(folder: Path) -> None:
         process.kill()
     for name in ("pushd.db-shm", "control.sock"):
         (folder / "data" / name).unlink()
+
+
+def behind(index: Path) -> int:
+    """Tell how many frames of the log are not in the database, by the log's index."""
+    with index.open("rb") as file:
+        head = struct.unpack("=25I", file.read(100))
+    return int(head[4] - head[24])
 
 
 def frames(path: Path) -> int:
