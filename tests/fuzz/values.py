@@ -74,8 +74,17 @@ OF_TYPES: dict[str, tuple[Any, ...]] = {
     "object": ({}, {"x": 1}),
 }
 MISSING = object()
+# What is right or wrong by the field; wrong it is for no server to stumble over.
+ODD_TEXTS = ("after:9223372036854775808", "9" * 30, "-1", "\u00b2", "\u202e", " ", "\ud7ff")
 # What a field is given, by what must become of it.
-REFUSED = ("another type", "longer than allowed", "less than allowed", "more than allowed", "items")
+REFUSED = (
+    "another type",
+    "with U+0000",
+    "longer than allowed",
+    "less than allowed",
+    "more than allowed",
+    "items",
+)
 TAKEN = ("missing", "null", "empty", "as long as allowed", "least", "most")
 
 
@@ -89,6 +98,9 @@ def each_of(kind: Any) -> Iterator[tuple[str, Any]]:
         # JSON has no other sign of an integer than that it is whole.
         if other not in named and not (other == "integer" and "number" in named):
             yield from (("another type", value) for value in tried)
+    if "string" in named:
+        yield from (("odd", text) for text in ODD_TEXTS)
+        yield "with U+0000", "a\0b"
     for option in options:
         yield from _edges(option, alone=len(named) == 1)
 
