@@ -140,6 +140,9 @@ fuzz: $(VENV)/.dev  ## Send the server random lines for SECS seconds, guided by 
 properties: $(VENV)/.dev  ## Try each property of the fuzzing tests with EXAMPLES examples
 	$(BIN)/python -m tests.fuzz.examples --examples $(EXAMPLES)
 
+heavy: $(VENV)/.dev  ## Find the line that holds the loop longest
+	$(BIN)/python -m tests.fuzz.heavy
+
 machines: $(VENV)/.dev  ## Run the state machine MACHINES times, 50 steps each
 	$(BIN)/python -m tests.fuzz.wide --machines $(MACHINES) --steps 50
 

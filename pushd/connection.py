@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
             log.info("connection refused", connection=number, address=address, why=refusal.message)
             self._finish(protocol.error("", refusal), "refused")
             return
-        log.info("connection opened", connection=number, address=address)
+        log.debug("connection opened", connection=number, address=address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; what was confirmed stays, what was not is unknown to the peer."""
@@ -164,6 +164,7 @@ class Connection(asyncio.Protocol):
             log.info(
                 "connection closed",
                 connection=session.number,
+                address=session.address,
                 user=session.user,
                 reason=self._why or ("reset" if exc else "cut"),
                 seconds=round(self._service.now() - self._opened, 1),

@@ -307,6 +307,12 @@ METRICS = (
     ),
     Metric("pushd_disk_free_bytes", GAUGE, "Free on the disk of the data folder", _disk_free),
     Metric(
+        "pushd_damaged_messages_total",
+        COUNTER,
+        "Messages that were read and are not what was written",
+        lambda of: of.service.ctx.store.messages.damaged,
+    ),
+    Metric(
         "pushd_disk_full",
         GAUGE,
         "1 while messages are refused because the disk is full",

@@ -6,9 +6,9 @@ line that is no JSON object (4000) from one with a bad field (4003) and to name 
 here raises anything but Malformed, BadField and LineTooLong, whatever the bytes.
 """
 
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,8 +24,8 @@ BOM = b"\xef\xbb\xbf"
 T = TypeVar("T", bound=Struct)
 
 _decode_frame = msgspec.json.Decoder(Frame).decode
-_decode_any = msgspec.json.Decoder().decode
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_word = msgspec.json.Decoder(str).decode
 
 
 class Splitter:
@@ -136,7 +136,7 @@ def decode_request(line: bytes, request: type[T]) -> T:
         value = msgspec.json.decode(line, type=request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # Of duplicate keys only the last one counts, also when the first is bad.
-        value = _convert(_decode_object(line), request)
+        return _typed(_members(line, request), request)
     if b"\\u0000" in line:
         _refuse_nul(msgspec.to_builtins(value), "")
     return value
@@ -148,97 +148,115 @@ def field_of(error: str) -> str:
     return found.group(1) if found else ""
 
 
-def _decode_object(line: bytes) -> dict[str, Any]:
+def _members(line: bytes | msgspec.Raw, kind: type[Struct]) -> dict[str, msgspec.Raw]:
+    """Take out of an object what a type knows, as JSON; of duplicate keys the last one counts.
+
+    Nothing else is made into values: a line of a megabyte may hold 350,000 arrays.
+    """
     try:
-        try:
-            value = _decode_any(line)
-        except msgspec.ValidationError:
-            # A number that no Python value can hold, as 1e999; what follows it was not looked at.
-            value = _decode_singly(_decode_members(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        found = _taker(kind)(line)
+    except msgspec.MsgspecError:
         raise Malformed from None
     except RecursionError:
         raise Malformed("this line is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise Malformed
-    return value
+    members = {name: getattr(found, name) for name in found.__struct_fields__}
+    return {name: value for name, value in members.items() if value is not UNSET}
 
 
-def _decode_singly(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
-    """Decode the members of a sound object; one with a huge number becomes what no field takes."""
-    value: dict[str, Any] = {}
-    for name, member in members.items():
-        try:
-            value[name] = _decode_any(member)
-        except msgspec.ValidationError:
-            value[name] = math.inf
-    return value
+@cache
+def _taker(kind: type[Struct]) -> Callable[[bytes | msgspec.Raw], Struct]:
+    """Make what decodes an object with the names of a type, and leaves all values as JSON."""
+    raw: Any = msgspec.Raw | msgspec.UnsetType
+    fields = [(name, raw, UNSET) for name in kind.__struct_encode_fields__]
+    return msgspec.json.Decoder(msgspec.defstruct("Members", fields)).decode
 
 
 def _decode_slowly(line: bytes, most: int) -> Frame:
-    fields = _decode_object(line)
     try:
-        return _frame_of(fields, most)
+        line.decode()
+    except UnicodeDecodeError:
+        raise Malformed from None
+    members = _members(line, Frame)
+    try:
+        return _frame_of(members, most)
     except Refusal as problem:
-        problem.frame_id = _frame_id(fields.get("id"))
+        problem.frame_id = _frame_id(members.get("id"))
         raise
 
 
-def _frame_of(fields: dict[str, Any], most: int) -> Frame:
-    """Make a frame of an object by the fields that its kind knows; raises BadField."""
-    if "cmd" in fields:
-        cmd = fields["cmd"]
-        if not isinstance(cmd, str) or not cmd:
+def _frame_of(members: dict[str, msgspec.Raw], most: int) -> Frame:
+    """Make a frame of the members that its kind knows; raises BadField."""
+    if "cmd" in members:
+        if not _word(members["cmd"]):
             raise BadField("cmd", "cmd is a non-empty string")
-        head = _convert(fields, Head)
-        _refuse_nul(msgspec.to_builtins(head), "")
+        head = _typed(members, Head)
         return Frame(cmd=head.cmd, id=head.id)
-    message = fields.get("message")
-    if isinstance(message, list):
-        frame = _convert({"id": fields.get("id")}, Frame)
-        if len(message) > most:
-            # Looking at each could take seconds, and telling of each many megabytes.
-            raise BadField("message", f"a frame holds 1 to {most} messages")
-        made = [_message_of(index, item) for index, item in enumerate(message)]
-        failed = [one for one in made if isinstance(one, Failed)]
-        if failed:
-            raise BadList(failed[0].field, failed[0].message, failed)
-        frame.message = [one for one in made if isinstance(one, MessageIn)]
+    message = members.get("message", msgspec.Raw(b"null"))
+    if bytes(message).startswith(b"["):
+        frame = _typed(members, Frame, {"id"})
+        frame.message = _messages_of(_decode_list(message), most)
         return frame
     known = {"id", "message"}
-    match message:
+    match _word(message):
         case "ok":
             known |= {"seq"}
         case "start" | "restart":
             known |= {"pushId", "heartbeat", "device", "accept"}
-    wanted = {key: value for key, value in fields.items() if key in known}
-    frame = _convert(wanted, Frame)
-    _refuse_nul(msgspec.to_builtins(frame), "")
-    return frame
+    return _typed(members, Frame, known)
 
 
-def _message_of(index: int, item: object) -> MessageIn | Failed:
+def _messages_of(items: list[msgspec.Raw], most: int) -> list[MessageIn]:
+    if len(items) > most:
+        # Looking at each could take seconds, and telling of each many megabytes.
+        raise BadField("message", f"a frame holds 1 to {most} messages")
+    made = [_message_of(index, item) for index, item in enumerate(items)]
+    failed = [one for one in made if isinstance(one, Failed)]
+    if failed:
+        raise BadList(failed[0].field, failed[0].message, failed)
+    return [one for one in made if isinstance(one, MessageIn)]
+
+
+def _message_of(index: int, item: msgspec.Raw) -> MessageIn | Failed:
     """Make one message of a list, or tell its first bad field, so that the others are looked at."""
     try:
-        message = _convert(item, MessageIn)
-        _refuse_nul(msgspec.to_builtins(message), "")
+        if bytes(item).startswith(b"{"):
+            return _typed(_members(item, MessageIn), MessageIn)
+        return _decoded(item, MessageIn)
     except BadField as problem:
         field = f"message[{index}].{problem.field}" if problem.field else f"message[{index}]"
         return Failed(index, int(problem.status), problem.message, field)
-    return message
 
 
-def _frame_id(value: object) -> FrameId:
+def _frame_id(value: msgspec.Raw | None) -> FrameId:
     """Give the id of a line with a bad field, if it is one itself."""
     try:
-        return msgspec.convert(value, FrameId)  # type: ignore[no-any-return]
+        return None if value is None else msgspec.json.decode(value, type=FrameId)
     except msgspec.ValidationError:
         return None
 
 
-def _convert(value: object, wanted: type[T]) -> T:
+def _word(value: msgspec.Raw) -> str:
+    """Give a text, and "" for what is none."""
     try:
-        return msgspec.convert(value, wanted)
+        return _decode_word(value)
+    except msgspec.ValidationError:
+        return ""
+
+
+def _typed(
+    members: dict[str, msgspec.Raw], wanted: type[T], among: Container[str] | None = None
+) -> T:
+    """Decode members to a type that knows them, or those `among` these; raises BadField."""
+    line = encode({name: members[name] for name in members if among is None or name in among})
+    value = _decoded(line, wanted)
+    if b"\\u0000" in line:
+        _refuse_nul(msgspec.to_builtins(value), "")
+    return value
+
+
+def _decoded(line: bytes | msgspec.Raw, wanted: type[T]) -> T:
+    try:
+        return msgspec.json.decode(line, type=wanted)
     except msgspec.ValidationError as error:
         text = str(error)
         raise BadField(field_of(text), text.split(" - at `")[0]) from None
@@ -246,14 +264,17 @@ def _convert(value: object, wanted: type[T]) -> T:
 
 def _refuse_nul(value: object, path: str) -> None:
     """Raise BadField for U+0000 in any string of a decoded frame."""
-    if isinstance(value, str) and "\0" in value:
-        raise BadField(path, "U+0000 is not allowed")
-    if isinstance(value, dict):
+    if isinstance(value, str):
+        if "\0" in value:
+            raise BadField(path, "U+0000 is not allowed")
+    elif isinstance(value, dict):
         for key, inner in value.items():
             _refuse_nul(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            _refuse_nul(inner, f"{path}[{index}]")
+            # There may be 250,000 of them, nearly all sound.
+            if type(inner) is not str or "\0" in inner:
+                _refuse_nul(inner, f"{path}[{index}]")
 
 
 # --- encoding ---------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ TOOLS = {
     "net-cases": "What broke other servers, on the network",
     "fuzz": "Bytes at the parser and the handlers, guided by coverage",
     "properties": "Properties of splits, texts, fields and settings",
+    "heavy": "Lines of a megabyte that take longest",
     "machines": "Random commands against a model, with kills",
     "bugs": "The same, with bugs put into the code by hand",
     "timing": "Whether the time of a login tells who is registered",

@@ -110,6 +110,10 @@ DAMAGE: dict[str, tuple[str, str]] = {
         "UPDATE message SET body = substr(body, 1, 8) WHERE id = 2",
         "message 2",
     ),
+    "a damaged message": (
+        "UPDATE message SET body = replace(body, 'e', 'f') WHERE id = 2",
+        "message 2",
+    ),
     "a message without its sender": ("UPDATE message SET sender = 99 WHERE id = 2", "message 2"),
     "a msgId that was never given": ("UPDATE position SET message = 999999", "msgId 999999"),
     "a chat with wrong members": (
@@ -143,6 +147,16 @@ DAMAGE: dict[str, tuple[str, str]] = {
     "a queue that does not end at its last seq": ("UPDATE position SET last = last + 1", "last is"),
     "a queue row without its message": (
         "DELETE FROM message WHERE id IN (SELECT message FROM queue)",
+        "msgId",
+    ),
+    "a message twice in a queue": (
+        f"UPDATE queue_recent SET message = (SELECT min(message) FROM queue WHERE device = {FIRST})"
+        f" WHERE device = {FIRST}",
+        ", msgId",
+    ),
+    "a queue row of somebody else's chat": (
+        "UPDATE message SET chat = (SELECT id FROM chat WHERE key LIKE 'system/%')"
+        " WHERE id IN (SELECT message FROM queue)",
         "msgId",
     ),
     "a lost reference": (

@@ -99,6 +99,11 @@ class Bench:
         with closing(sqlite3.connect(self.folder / FILE)) as db:
             return db.execute(query, values).fetchall()
 
+    def damage(self, change: str) -> None:
+        """Change the database behind the store's back."""
+        with closing(sqlite3.connect(self.folder / FILE)) as db, db:
+            assert db.execute(change).rowcount
+
     # --- people and devices ---------------------------------------------------------------
 
     async def user(self, username: str = "") -> Actor:
@@ -714,6 +719,51 @@ async def test_messages_with_an_end_are_not_shown_after_it(bench: Bench) -> None
     assert waiting[1]["event"]["seqFrom"] == 3
     assert texts(await bench.history(b, a)) == ["first", "last"]
     assert await bench.found(b, "brief") == []
+
+
+@on_both_loops
+async def test_a_damaged_message_is_told_and_stops_nothing(bench: Bench) -> None:
+    """What was not written so is never shown: a gap stands in the queue, words in the history."""
+    a, b = await bench.friends()
+    given = await bench.send(a, b, "first", "second", "third")
+    for damage in ("x'ff'", "replace(body, 'second', 'secand')", "x''", "'{}'"):
+        bench.damage(f"UPDATE message SET body = CAST({damage} AS TEXT) WHERE id = {given[1]}")
+        bench.store.messages.damaged = 0
+        waiting = await bench.waiting(b)
+        assert [message["seq"] for message in waiting] == [2, 3, 4]
+        assert waiting[1]["event"] == {"name": "gap", "seqFrom": 3, "chats": []}
+        shown = texts(await bench.history(b, a))
+        assert shown == ["first", "This message was damaged on the server.", "third"]
+        assert bench.store.messages.damaged == 2
+
+
+@on_both_loops
+async def test_messages_of_earlier_versions_have_no_checksum(bench: Bench) -> None:
+    """They are delivered as they are."""
+    a, b = await bench.friends()
+    await bench.send(a, b, "old")
+    bench.damage("UPDATE message SET checksum = NULL")
+    assert texts(await bench.waiting(b)) == ["old"]
+    assert texts(await bench.history(b, a)) == ["old"]
+
+
+@on_both_loops
+async def test_a_store_that_ends_before_what_was_confirmed_is_refused(bench: Bench) -> None:
+    """As after a log that was cut short; without the file that says so it starts."""
+    a, b = await bench.friends()
+    await bench.send(a, b, "kept")
+    await bench.store.close()
+    before = (bench.folder / FILE).read_bytes()
+    await bench.open()
+    last = (await bench.send(a, b, "lost"))[-1]
+    await bench.store.close()
+    (bench.folder / FILE).write_bytes(before)
+    for _ in range(2):
+        with pytest.raises(StoreRefused, match=f"messages up to {last} were confirmed"):
+            await bench.open()
+    (bench.folder / "newest").unlink()
+    await bench.open()
+    assert texts(await bench.history(b, a)) == ["kept"]
 
 
 # --- devices ----------------------------------------------------------------------------------

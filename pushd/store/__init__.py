@@ -2,6 +2,7 @@
 
     engine    the file, its lock, migrations, and the threads that talk to it
     wal       whether the log was whole when it was opened
+    newest    whether the store still has all that was confirmed
     journal   the write side in its thread: operations in commit order, caches, batches
     writer    group commit on the loop: batches in, outcomes out
     posting   message lists: rights, repeats, queues
@@ -50,6 +51,7 @@ from .lifecycle import Lifecycle
 from .live import copy_live
 from .mailing import Mailings
 from .messages import Messages
+from .newest import Newest
 from .overview import Overview
 from .reserve import Reserve
 from .retention import Retention
@@ -145,6 +147,7 @@ class Store:
             clock,
             dates,
             reserve,
+            Newest(folder),
             cache=settings.cache_accounts,
             pairs=settings.cache_pairs,
             young_rows=settings.young_rows,
@@ -268,6 +271,7 @@ class Store:
         finally:
             for worker in reversed(self._workers):
                 await worker.close()
+            self.writer.journal.newest.close()
             self._lock.release()
 
 

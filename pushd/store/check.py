@@ -15,6 +15,8 @@ from typing import NamedTuple
 from ..errors import StoreRefused
 from .copy import Copy, FileFact
 from .engine import FILE, RESTORING, Lock, check_log, migrations
+from .newest import check_newest, newest_in
+from .records import checksum
 
 MOST = 20  # problems of one kind that are listed; the rest is counted
 # Devices that one step looks at.
@@ -82,6 +84,10 @@ RULES: dict[str, str] = {
     ),
     "a message that cannot be read": (
         "SELECT 'message ' || id FROM message WHERE NOT json_valid('{' || body || '}')"
+    ),
+    "a damaged message": (
+        "SELECT 'message ' || id FROM message"
+        " WHERE checksum <> checksum(id, chat, created, CAST(body AS BLOB))"
     ),
     "a message without its sender": (
         "SELECT 'message ' || m.id FROM message m LEFT JOIN account a ON a.id = m.sender"
@@ -153,6 +159,16 @@ QUEUE_RULES: dict[str, str] = {
         " FROM waiting w LEFT JOIN message m ON m.id = w.message"
         " WHERE m.id IS NULL AND NOT w.is_gap"
     ),
+    "a message twice in a queue": (
+        f"{WAITING} SELECT 'device ' || device || ', msgId ' || message FROM waiting"
+        " GROUP BY device, message HAVING count(*) > 1"
+    ),
+    "a queue row of somebody else's chat": (
+        f"{WAITING} SELECT 'device ' || w.device || ', seq ' || w.seq || ', msgId ' || w.message"
+        " FROM waiting w JOIN message m ON m.id = w.message JOIN device d ON d.id = w.device"
+        " WHERE NOT w.is_gap AND NOT EXISTS"
+        " (SELECT 1 FROM member b WHERE b.chat = m.chat AND b.account = d.account)"
+    ),
 }
 
 
@@ -171,6 +187,7 @@ def open_stopped(folder: Path) -> Iterator["Checker"]:
         check_log(folder)
         checker = Checker(folder, live=False)
         try:
+            checker.check_newest(folder)
             yield checker
         finally:
             checker.close()
@@ -188,6 +205,7 @@ class Checker:
         self._copy = Copy(folder / FILE)
         self._db = self._copy.db
         self._db.execute("PRAGMA busy_timeout=5000")
+        self._db.create_function("checksum", 4, _checksum, deterministic=True)
         known = len(migrations())
         if self._copy.schema != known:
             self._copy.close()
@@ -201,6 +219,14 @@ class Checker:
         """End the checks."""
         self._steps.close()
         self._copy.close()
+
+    def check_newest(self, folder: Path) -> None:
+        """Refuse a store that ends before what was confirmed."""
+        try:
+            known = newest_in(self._db)
+        except sqlite3.DatabaseError:
+            return  # the checks tell what is damaged
+        check_newest(folder, known)
 
     def stop_when(self, stopping: Callable[[], bool]) -> None:
         """Break off long statements once `stopping` holds."""
@@ -260,6 +286,12 @@ class Checker:
             for kind, rule in QUEUE_RULES.items():
                 yield partial(_rule, kind=kind, query=rule, values=(last, upto))
             last = upto
+
+
+def _checksum(number: object, chat: object, created: object, body: object) -> int:
+    if isinstance(number, int) and isinstance(chat, int) and isinstance(created, int):
+        return checksum(number, chat, created, body if isinstance(body, bytes) else b"")
+    return -1
 
 
 def _integrity(db: sqlite3.Connection, table: str) -> list[Problem]:

@@ -57,7 +57,7 @@ class Devices(Noun):
         """Take a device up again; `actor` is the login it must belong to, if there is one.
 
         Raises Refusal 11001 for a device that is unknown, dead, unseen since `oldest` (ms), or
-        somebody else's. `then` runs on the loop in commit order.
+        somebody else's. `then` runs on the loop in commit order. It works on a disk without a byte.
         """
 
         def change(journal: Journal) -> Bound:
@@ -68,11 +68,13 @@ class Devices(Noun):
             found = journal.db.execute(query, (token, oldest)).fetchone()
             if found is None or (actor is not None and actor.account != found[1]):
                 raise Refusal(Status.ERROR_NET, "this pushId is not known", field="pushId")
-            update = (
-                "UPDATE device SET last_seen = ?1, name = iif(?2 = '', name, ?2), proven = 1"
-                " WHERE id = ?3"
-            )
-            journal.db.execute(update, (journal.now, name, found[0]))
+            if not journal.reserve.spent:
+                # A full disk has room for what is asked for, not for notes of who came.
+                update = (
+                    "UPDATE device SET last_seen = ?1, name = iif(?2 = '', name, ?2), proven = 1"
+                    " WHERE id = ?3"
+                )
+                journal.db.execute(update, (journal.now, name, found[0]))
             return _bound(journal, found[0], found[2], self.epoch)
 
         return await self.writer.call(change, actor=actor, grows=False, then=then)
@@ -107,6 +109,8 @@ class Devices(Noun):
 
     def note_seen(self, journal: Journal, account: int, device: int) -> None:
         """Note that a device was connected until now; runs in the writer's thread."""
+        if journal.reserve.spent:
+            return
         update = "UPDATE device SET last_seen = ? WHERE id = ?"
         journal.db.execute(update, (journal.now, device))
         update = "UPDATE account SET last_seen = ? WHERE id = ?"

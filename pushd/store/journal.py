@@ -27,15 +27,27 @@ from .engine import failure_kind
 from .indexes import QUEUE_TABLES, ClientKeys, TwoParts
 from .marks import Marks
 from .membership import Group, Groups, notice_body
-from .records import Mailbox, Queue, Route, digest, pair_key, system_key, tail_of, text_infos
+from .newest import Newest, newest_in
+from .records import (
+    Mailbox,
+    Queue,
+    Route,
+    checksum,
+    digest,
+    pair_key,
+    system_key,
+    tail_of,
+    text_infos,
+)
 from .reserve import Reserve
 from .rows import insert_rows
 
 MESSAGE_HEAD = (
-    "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key, expires)"
+    "INSERT INTO message"
+    " (id, chat, sender, created, body, text, client_id, client_key, expires, checksum)"
 )
 # Python adapts each None, which takes longer than to bind a value.
-MESSAGE_ROW = "(?,?,?,?,?,?,nullif(?,''),nullif(?,0),nullif(?,0))"
+MESSAGE_ROW = "(?,?,?,?,?,?,nullif(?,''),nullif(?,0),nullif(?,0),?)"
 POSITION_HEAD = "INSERT INTO position (device, last, acked, message, at)"
 POSITION_TAIL = (
     "ON CONFLICT (device) DO UPDATE SET"
@@ -104,6 +116,7 @@ class Journal:
         clock: Clock,
         dates: Dates,
         reserve: Reserve,
+        newest: Newest,
         *,
         cache: int,
         pairs: int,
@@ -134,6 +147,7 @@ class Journal:
         self._tail = ""  # the end of every message of the batch
         self.next_id = 1  # the next msgId
         self.reserve = reserve
+        self.newest = newest
         self.db: sqlite3.Connection = None  # type: ignore[assignment]  # set by `open`
         self._cache = cache  # most mailboxes and chats kept
         self._pairs = pairs  # most routes kept
@@ -155,9 +169,8 @@ class Journal:
     def open(self, db: sqlite3.Connection) -> None:
         """Take the connection over and find where msgIds stand."""
         self.db = db
-        highest = "SELECT max(coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT CAST("
-        highest += "value AS INTEGER) FROM meta WHERE key = 'msg_id'), 0))"
-        self.next_id = db.execute(highest).fetchone()[0] + 1
+        self.next_id = newest_in(db) + 1
+        self.newest.open(self.next_id - 1)
         self.client_keys.open(db)
 
     # --- batches --------------------------------------------------------------------------
@@ -278,6 +291,8 @@ class Journal:
         self.syncs.add(self.clock.now() - begin)
         self.acked += self._moved
         self.client_keys.committed()
+        if self.next_id > first_id:
+            self.newest.note(self.next_id - 1)
         self.marks.committed(first_id, self.next_id, self.clock)
         self._trim()
         return finished
@@ -311,7 +326,7 @@ class Journal:
     def flush(self) -> None:
         """Write the gathered rows, so that statements see them."""
         if self._message_rows:
-            insert_rows(self.db, MESSAGE_HEAD, 9, self._message_rows, row=MESSAGE_ROW)
+            insert_rows(self.db, MESSAGE_HEAD, 10, self._message_rows, row=MESSAGE_ROW)
             self._message_rows = []
             self._chat_rows.flush(self.db)
         self._written += len(self._queue_rows.rows)
@@ -484,6 +499,7 @@ class Journal:
             client_id,
             client_key,
             expires,
+            checksum(number, chat, now, body.encode()),
         )
         self._chat_rows.rows += (chat, number)
         if client_key:

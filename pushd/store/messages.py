@@ -1,10 +1,11 @@
 """Messages: pages of a queue, histories and chats, read marks, recall, and what expires."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import msgspec
+import structlog
 
 from ..draft import user_number
 from ..encoding import encode
@@ -19,16 +20,18 @@ from .indexes import in_both, newest_of
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .posting import own_copy
-from .records import digest, pair_key, rest_of, system_key
+from .records import checksum, digest, pair_key, rest_of, system_key
 
-COLUMNS = "m.id, m.created, m.body, m.sender, m.client_id"
+# The body is read as bytes, for a damaged one may be no text.
+BODY = "CAST(m.body AS BLOB), m.chat, m.checksum"
+COLUMNS = f"m.id, m.created, {BODY}, m.sender, m.client_id"
 PAGE = (
-    "SELECT q.seq, q.message, m.created, m.body, m.sender, m.client_id, m.expires"
+    f"SELECT q.seq, q.message, m.created, {BODY}, m.sender, m.client_id, m.expires"
     " FROM queue q LEFT JOIN message m ON m.id = q.message"
     " WHERE q.device = ? AND q.seq > ? AND q.seq <= ? ORDER BY q.seq LIMIT ?"
 )
 # The same of a message that an index over chats names.
-LISTED = "i.message, m.created, m.body, m.sender, m.client_id"
+LISTED = f"i.message, m.created, {BODY}, m.sender, m.client_id"
 # A message that may still be shown.
 SHOWN = "(m.expires IS NULL OR m.expires > {now})"
 # What somebody may read of a chat: in a group only from joining to leaving.
@@ -36,6 +39,15 @@ WITHIN = "{id} > b.first AND (b.final IS NULL OR {id} <= b.final)"
 # The most chats that a gap names.
 GAP_NAMES = 100
 GAP_TEXT = "Some messages are only in the history."
+
+
+# What stands in a history for a message that is not what was written.
+DAMAGED = (
+    '"chatId":"","fromId":"","toId":"","type":"0",'
+    '"info":[{"category":"0","content":"This message was damaged on the server."}]'
+)
+
+log = structlog.get_logger("pushd.store")
 
 
 class OpenGapError(Exception):
@@ -46,6 +58,7 @@ class Messages(Noun):
     """The verbs of messages; lists of messages are finished JSON."""
 
     reply_limit = 1_000_000  # bytes of messages in one list
+    damaged = 0  # messages that were read since the start and are not what was written
 
     # --- queues ---------------------------------------------------------------------------
 
@@ -83,9 +96,10 @@ class Messages(Noun):
         in_run = False
         # An unfinished cursor would keep its old view of the store for the reads after it.
         with closing(db.execute(PAGE, (device, after, upto, count))) as rows:
-            for seq, message, created, body, sender, client_id, expires in rows:
-                expired = body is not None and expires is not None and expires <= now
-                if body is None or expired:
+            for seq, message, created, *stored, sender, client_id, expires in rows:
+                expired = stored[0] is not None and expires is not None and expires <= now
+                body = None if expired else self._body(message, created, *stored)
+                if body is None:
                     if expired and in_run:
                         # One gap speaks for all of them.
                         page.pop()
@@ -229,11 +243,26 @@ class Messages(Noun):
         return items, False
 
     def _message(self, row: tuple[Any, ...], viewer: int) -> bytes:
-        number, created, body, sender, client_id = row
-        rest = rest_of(number, body, self.dates.text(created), created)
+        number, created, *stored, sender, client_id = row
+        body = self._body(number, created, *stored)
+        rest = rest_of(number, body or DAMAGED, self.dates.text(created), created)
         if sender == viewer:
             rest = own_copy(rest, client_id)
         return b"{" + rest
+
+    def _body(
+        self, number: int, created: int, data: bytes | None, chat: int, sum_: int | None
+    ) -> str | None:
+        """Decode the body of a message; None for one that is not there, or is damaged."""
+        if data is None:
+            return None
+        # Rows of earlier versions have no checksum.
+        if sum_ is None or sum_ == checksum(number, chat, created, data):
+            with suppress(UnicodeDecodeError):
+                return data.decode()
+        self.damaged += 1
+        log.error("a message is damaged", message=number)
+        return None
 
     @reads(long=True)
     def chats(
@@ -382,8 +411,15 @@ class Messages(Noun):
             raise Refusal(Status.NOT_ALLOWED, "it is too late to recall this", field="msgId")
         stub = stub_of(body)
         journal.db.execute(
-            "UPDATE message SET body = ?, text = NULL, original = ?, recalled = ? WHERE id = ?",
-            (stub, digest(body), journal.now, number),
+            "UPDATE message SET body = ?, text = NULL, original = ?, recalled = ?, checksum = ?"
+            " WHERE id = ?",
+            (
+                stub,
+                digest(body),
+                journal.now,
+                checksum(number, chat, created, stub.encode()),
+                number,
+            ),
         )
         rest = rest_of(number, stub, journal.dates.text(created), created)
         event: dict[str, object] = {"name": "recalled", "chatId": shown_key(key)}

@@ -5,6 +5,7 @@ Plain records and functions; the journal owns them and keeps them true.
 
 import hashlib
 from collections.abc import Iterable
+from zlib import crc32
 
 from ..encoding import encode
 from ..model import SYSTEM_CHAT, MessageType
@@ -108,6 +109,11 @@ def rest_of(number: int, body: str, date: str, ms: int) -> bytes:
 def tail_of(date: str, ms: int) -> str:
     """Give the end of a message that was accepted then."""
     return f',"createTime":"{date}","time":{ms}}}'
+
+
+def checksum(number: int, chat: int, created: int, body: bytes) -> int:
+    """Give what tells a stored message from one whose bytes have changed."""
+    return crc32(body, (number ^ chat ^ created) & 0xFFFFFFFF)
 
 
 def digest(body: str) -> bytes:

@@ -53,9 +53,9 @@ async def address_seen(own: Process, host: str, port: int) -> str:
     writer.close()
     await writer.wait_closed()
     number = answer["result"]["connection"]
-    opened = re.compile(rf'"connection opened".* connection={number} address=(\S+)')
-    await eventually(lambda: opened.search(own.log_text()) is not None)
-    found = opened.search(own.log_text())
+    closed = re.compile(rf'"connection closed".* connection={number} address=(\S+)')
+    await eventually(lambda: closed.search(own.log_text()) is not None)
+    found = closed.search(own.log_text())
     assert found is not None
     return found[1]
 

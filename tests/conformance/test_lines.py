@@ -148,7 +148,7 @@ class TestBadField:
             (b'{"message":"hello"}', "message"),
             (b'{"message":"START"}', "message"),
             (b'{"message":"","id":{}}', "id"),
-            (b'{"message":[{"toId":"1","expire":-1e999}],"seq":1e999}', "message"),
+            (b'{"message":[{"toId":"1","expire":-1e999}],"seq":1e999}', "message[0].expire"),
             (b'{"message":"restart","pushId":5}', "pushId"),
             (b'{"message":"restart","pushId":"a\\u0000"}', "pushId"),
         ],

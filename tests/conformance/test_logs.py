@@ -128,28 +128,25 @@ async def test_a_life_in_lines(operated: Operate) -> None:
         for line in own.lines()
         if "connection" in line
     ]
-    assert told[:10] == [
-        ("connection opened", 1, 0, None),
+    assert told[:7] == [
         ("registered", 1, user, None),
         ("started", 1, user, None),
-        ("connection opened", 2, 0, None),
         ("logged in", 2, user, None),
         ("started", 2, user, None),
         ("logged out", 2, user, None),
         ("connection closed", 2, 0, "quit"),
-        ("connection opened", 3, 0, None),
         ("taken over", 1, user, None),
     ]
-    assert set(told[10:]) == {
+    assert set(told[7:]) == {
         ("started", 3, user, None),
         ("connection closed", 1, user, "replaced"),
-        ("connection opened", 4, 0, None),
         ("wrong password", 4, 0, None),
         ("connection closed", 3, user, "reset"),
         ("connection closed", 4, 0, "closed by the peer"),
     }
     assert own.lines("wrong password")[0]["address"] == "127.0.0.1"
     assert own.lines("wrong password")[0]["status"] == 10000
+    assert {line["address"] for line in own.lines("connection closed")} == {"127.0.0.1"}
 
 
 async def test_the_reasons_of_an_end(operated: Operate) -> None:
@@ -208,13 +205,13 @@ async def test_a_flood_of_connections_is_no_flood_of_lines(operated: Operate) ->
     async def another() -> bool:
         nonlocal count
         count += 1
-        await (await own.dial()).fence()
-        return any("suppressed" in line for line in own.lines("connection opened"))
+        wire = await own.dial()
+        await wire.ok("quit")
+        return any("suppressed" in line for line in own.lines("connection closed"))
 
     while not await another():
         assert count < 3000
-    await own.line("connection opened")
-    told = own.lines("connection opened")
+    told = own.lines("connection closed")
     assert len(told) < count / 2
     assert sum(line.get("suppressed", 0) for line in told) > 20
 

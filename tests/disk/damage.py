@@ -12,10 +12,9 @@ sector or a page zeroed, the end cut off. Then it is told or it is not:
     lost        a part of the log is not there any more, and nobody says so
     unnoticed   nobody says anything; what is delivered is compared with what was sent
 
-SQLite has no sums of its pages. What is changed within a text, and still is one, cannot be told
-from what was written: that is counted as a wrong message and is not hidden here. Exit code 1 for
-what must never be: a crash without a line, or a message that is wrong though its page was broken
-in its structure.
+SQLite has no sums of its pages; pushd has sums of its messages, and a mark of the newest one.
+Without these, as a control, messages must be wrong and be lost. Exit code 1 for what must never
+be: a crash without a line, a wrong message or a lost one of which nobody says anything.
 """
 
 import argparse
@@ -23,6 +22,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+import struct
 import sys
 import tempfile
 import time
@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 
 from pushd.errors import StoreRefused
+from pushd.store.check import RULES
 from tests.conformance.process import Process
 from tests.disk.attempts import SCRATCH
 from tests.disk.images import broken_rules, recover, wrong_files
@@ -43,8 +44,10 @@ from tests.model.record import conclude
 PAGE = 4096
 FRAME = 24 + PAGE
 STEPS = 40
+BEHIND = 60  # frames of the log that nothing but the log holds
 # What is damaged, as often as it is named.
 TARGETS = ("db",) * 5 + ("wal",) * 3 + ("media",) * 2
+QUIET = ("unnoticed", "lost")
 KINDS = ("bit", "bytes", "sector", "page", "cut")
 
 Rows = dict[tuple[int, ...], tuple[object, ...]]
@@ -84,6 +87,8 @@ def make(folder: Path) -> None:
         await asyncio.to_thread(process.start)
         await company.set_up()
         await company.work(STEPS)
+        while behind(folder / "data" / "pushd.db-shm") < BEHIND:
+            await company.work(1)
         process.dial.close()
 
     try:
@@ -92,6 +97,13 @@ def make(folder: Path) -> None:
         process.kill()
     for name in ("pushd.db-shm", "control.sock"):
         (folder / "data" / name).unlink()
+
+
+def behind(index: Path) -> int:
+    """Tell how many frames of the log are not in the database, by the log's index."""
+    with index.open("rb") as file:
+        head = struct.unpack("=25I", file.read(100))
+    return int(head[4] - head[24])
 
 
 def frames(path: Path) -> int:
@@ -142,12 +154,15 @@ def change(data: bytearray, place: int, kind: str, rng: random.Random) -> None:
         )
 
 
-def one(source: Path, scratch: Path, known: Rows, seed: int) -> Found:
-    """Damage a copy and see what is told of it."""
+def one(source: Path, scratch: Path, known: Rows, seed: int, *, blind: bool = False) -> Found:
+    """Damage a copy and see what is told of it; `blind` leaves out what pushd adds to SQLite."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name) / "data"
         shutil.copytree(source, folder)
+        if blind:
+            (folder / "newest").unlink()
+            RULES.pop("a damaged message", None)
         found = Found(*hurt(folder, rng))
         try:
             asyncio.run(recover(folder))
@@ -229,6 +244,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.disk.damage", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--served", type=int, default=10, help="damages shown to a real server")
+    parser.add_argument("--controls", type=int, default=120, help="damages for the control")
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     options = parser.parse_args()
     began = time.monotonic()
@@ -244,6 +260,10 @@ def main() -> int:
         seeds = range(options.seed, options.seed + options.seeds)
         with ProcessPoolExecutor(2) as pool:
             found = list(pool.map(partial(one, source, scratch, known), seeds, chunksize=4))
+        # In processes of their own, for these forget a rule.
+        with ProcessPoolExecutor(2) as pool:
+            look = partial(one, source, scratch, known, blind=True)
+            unseen = list(pool.map(look, seeds[: options.controls], chunksize=4))
         violations = [problem for each in found for problem in each.problems]
         for seed in range(options.seed, options.seed + options.served):
             violations += asyncio.run(served(source, scratch, seed))
@@ -251,7 +271,7 @@ def main() -> int:
     for target in ("db", "wal", "media"):
         told = Counter(each.told for each in found if each.target == target)
         figures[f"of them in {target}"] = ", ".join(f"{n} {what}" for what, n in told.most_common())
-    quiet = [each for each in found if each.told in ("unnoticed", "lost")]
+    quiet = [each for each in found if each.told in QUIET]
     harmless = [each for each in quiet if not each.wrong and not each.lost]
     figures["not told"] = ", ".join(
         f"{count} {target} {kind}"
@@ -262,10 +282,19 @@ def main() -> int:
     figures["told of those with an effect, %"] = round(
         100 * (effective - len(quiet) + len(harmless)) / max(1, effective), 1
     )
+    violations += [
+        f"{each.target}, {each.kind}: {each.wrong} wrong and {each.lost} lost messages, untold"
+        for each in quiet
+        if each.wrong or each.lost
+    ]
     figures["damages that make a message wrong, untold"] = sum(bool(each.wrong) for each in quiet)
     figures["damages that lose messages, untold"] = sum(bool(each.lost) for each in quiet)
     figures["seconds"] = round(time.monotonic() - began)
-    return conclude("damage", figures, violations)
+    wrong = sum(bool(each.wrong) for each in unseen if each.told in QUIET)
+    lost = sum(bool(each.lost) for each in unseen if each.told in QUIET)
+    caught = "caught" if wrong and lost else "MISSED"
+    controls = {"no checksums, no newest": f"{caught}: {wrong} wrong and {lost} lost untold"}
+    return conclude("damage", figures, violations, controls)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ one of the three until 4007 comes. While it is full people send heartbeats, read
 out, and are refused what needs space; every fourth time the server is killed and started on the
 full disk. Then the ballast goes, and the server must accept again within 5 s without a restart.
 At the end every confirmed message has arrived once and in order, and the store is whole.
+
+Beside these rounds `exhausted` uses a small reserve up, and kills and starts the server on a disk
+without a byte: devices that are known must still get in and read.
 """
 
 import argparse
@@ -36,6 +39,8 @@ SIZE = 24 << 20
 ROOM = 200 << 10  # left free at the beginning of a round
 # Larger than the log gets here: what a reader keeps in the log cannot be used for anything else.
 RESERVE = 2 << 20
+SMALL = 64 << 10  # the reserve that is used up
+LIST = 50  # messages in a list that fill what `load` leaves: more acks than that reserve takes
 KINDS = ("messages", "files", "log")
 FULL = 4007
 PATIENCE = 5.0  # seconds until it accepts again
@@ -219,6 +224,48 @@ class Filler:
         self._waiting.clear()
 
 
+async def exhausted(folder: Path) -> list[str]:
+    """Use a small reserve up behind a reader, kill, and start; gives what did not go on."""
+    own = Process(folder, store_reserve=SMALL, store_checkpoint_pages=100)
+    try:
+        await asyncio.to_thread(own.start)
+        a, b = await own.dial.pair()
+        load(own.data / "ballast")
+        with closing(sqlite3.connect(own.data / "pushd.db", isolation_level=None)) as db:
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM message").fetchone()
+            sent = 0
+            while (await a.send([text(b.user_id, "x")] * LIST))["status"] == 1:
+                sent += LIST
+            # The reader keeps every ack in the log, until no further one fits.
+            if not await _no_ack_fits(b, sent):
+                return ["the reserve was not used up"]
+            await asyncio.to_thread(own.kill)
+            await asyncio.to_thread(own.start)
+            problems = []
+            for one, other in ((a, b), (b, a)):
+                again, _ = await own.dial.resume(one.push_id)
+                reply = await again.command("history", userId=other.user_id, limit=3)
+                if reply["status"] != 1 or len(reply["result"]) != 3:
+                    problems.append(f"without a byte left, history: {reply}")
+        return problems
+    except (AssertionError, RuntimeError, OSError, EOFError) as problem:
+        return [f"without a byte left, {type(problem).__name__}: {problem}"]
+    finally:
+        own.kill()
+
+
+async def _no_ack_fits(wire: Wire, waiting: int) -> bool:
+    """Ack one message after the other until the server says that it cannot be kept."""
+    while waiting > 0:
+        for message in (await wire.packet())["message"]:
+            waiting -= 1
+            await wire.ack(message["seq"])
+            if (await wire.command("friends"))["status"] == FULL:
+                return True
+    return False
+
+
 def load(ballast: Path) -> None:
     """Fill the disk up to a little room."""
     free = shutil.disk_usage(ballast.parent).free
@@ -267,6 +314,8 @@ def main() -> int:
     patient()
     try:
         totals = asyncio.run(fill(options.rounds, options.seed))
+        with tempfile.TemporaryDirectory() as name, small_disk(Path(name, "data")):
+            totals.violations += asyncio.run(exhausted(Path(name)))
     except OSError as problem:
         parser.error(str(problem))
     figures = {

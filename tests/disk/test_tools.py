@@ -90,6 +90,18 @@ def test_a_full_disk_is_lived_through() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+async def test_a_disk_without_a_byte_lets_devices_in(tmp_path: Path) -> None:
+    """The reserve is used up behind a reader, and the server is killed: people resume and read."""
+    data = tmp_path / "data"
+    try:
+        with fulldisk.small_disk(data):
+            assert await fulldisk.exhausted(tmp_path) == []
+    except OSError as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 async def test_a_backup_is_of_one_instant(tmp_path: Path) -> None:
     """It holds all up to some message and nothing behind it; a missing one is seen."""
     totals = await drill.drill(tmp_path, 1, seed=1)

@@ -95,10 +95,24 @@ BUGS = (
         REQUESTS,
     ),
     Bug(
+        "texts are taken for numbers in commands",
+        "protocol.py",
+        "        value = msgspec.json.decode(line, type=request)\n",
+        "        value = msgspec.json.decode(line, type=request, strict=False)\n",
+        REQUESTS,
+    ),
+    Bug(
+        "texts are taken for numbers in frames",
+        "protocol.py",
+        "_decode_frame = msgspec.json.Decoder(Frame).decode",
+        "_decode_frame = msgspec.json.Decoder(Frame, strict=False).decode",
+        REQUESTS,
+    ),
+    Bug(
         "U+0000 is stored",
         "protocol.py",
-        '    if isinstance(value, str) and "\\0" in value:',
-        '    if isinstance(value, str) and "\\0" == value:',
+        '        if "\\0" in value:',
+        '        if "\\0" == value:',
         TEXTS,
     ),
     Bug(

@@ -1,5 +1,6 @@
 """However the bytes are cut, they mean the same: one world gets them whole, another in pieces."""
 
+import itertools
 import json
 from typing import Any
 
@@ -61,6 +62,23 @@ def test_property_any_split(
     cut = outcome(pieces_of(data, cuts))
     assert replies(cut) == replies(whole)
     assert delivered(cut) == delivered(whole)
+
+
+def test_every_split_in_three() -> None:
+    """Wherever two cuts are, and one byte at a time, the lines are the same."""
+    data = b'\xef\xbb\xbf{"cmd":"ping"}\r\n\n\r\n{"x":"\xe4\xba\xba"}\n{"message":""}\nend'
+    whole = targets.taken([data])
+    assert whole == [
+        b'{"cmd":"ping"}',
+        b"",
+        b"",
+        b'{"x":"\xe4\xba\xba"}',
+        b'{"message":""}',
+        b"end",
+    ]
+    for cuts in itertools.combinations(range(1, len(data)), 2):
+        assert targets.taken(pieces_of(data, cuts)) == whole, cuts
+    assert targets.taken(pieces_of(data, range(len(data)))) == whole
 
 
 def outcome(pieces: list[bytes]) -> list[Frame]:

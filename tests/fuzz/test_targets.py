@@ -1,12 +1,14 @@
 """The fuzzing targets by themselves: sound lines of everything, odd lines, and a short run."""
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pushd.commands import Needs
-from tests.fuzz import run, seeds, targets
+from tests.fuzz import heavy, run, seeds, targets
 from tests.fuzz.core import LEFT_OUT, Broken, World, judged
 
 
@@ -30,6 +32,19 @@ def test_seeds_of_everything(inputs: list[bytes]) -> None:
     text = b"".join(inputs)
     assert all(f'"cmd": "{name}"'.encode() in text for name in targets.TABLE)
     assert len(text) < 200_000
+
+
+def test_what_nobody_asks_for_is_not_made_into_values() -> None:
+    """A refused line of many arrays takes less time than reading it takes."""
+    line = heavy.full(b'{"message":7,"x":[%b]}', b"[" * 20 + b"]" * 20, 300_000)
+
+    def taken(work: Callable[[bytes], object]) -> float:
+        begin = time.perf_counter()
+        work(line)
+        return time.perf_counter() - begin
+
+    ours = min(taken(targets.decode_only) for _ in range(5))
+    assert ours < min(taken(json.loads) for _ in range(5)) / 2
 
 
 def test_lines_of_all_seeds(inputs: list[bytes]) -> None:

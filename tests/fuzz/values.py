@@ -1,6 +1,6 @@
 """Strategies for what clients send: values of every JSON type, odd texts, and ids of others."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -62,6 +62,84 @@ def wrong_types(row: Command, request: Mapping[str, Any]) -> set[str]:
     named = {name: kinds.split(" or ") for name, kinds in fields_of(row).items()}
     found = {name: kind_of(value) for name, value in request.items() if name in named}
     return {name for name, kind in found.items() if kind and kind not in named[name]}
+
+
+# Values of each JSON type, and texts that a lenient reader takes for numbers or truths.
+OF_TYPES: dict[str, tuple[Any, ...]] = {
+    "string": ("1", "1.5", "true", "x"),
+    "integer": (1,),
+    "number": (1.5,),
+    "boolean": (True,),
+    "array": ([], [1], ["1"]),
+    "object": ({}, {"x": 1}),
+}
+MISSING = object()
+# What is right or wrong by the field; wrong it is for no server to stumble over.
+ODD_TEXTS = ("after:9223372036854775808", "9" * 30, "-1", "\u00b2", "\u202e", " ", "\ud7ff")
+# What a field is given, by what must become of it.
+REFUSED = (
+    "another type",
+    "with U+0000",
+    "longer than allowed",
+    "less than allowed",
+    "more than allowed",
+    "items",
+)
+TAKEN = ("missing", "null", "empty", "as long as allowed", "least", "most")
+
+
+def each_of(kind: Any) -> Iterator[tuple[str, Any]]:
+    """Give the values that a field of this type is tried with, each with what it is."""
+    yield "missing", MISSING
+    yield from (("null", None), ("empty", "")) if nullable(kind) else ()
+    options = options_of(kind)
+    named = {str(option.get("type", "string")) for option in options}
+    for other, tried in OF_TYPES.items():
+        # JSON has no other sign of an integer than that it is whole.
+        if other not in named and not (other == "integer" and "number" in named):
+            yield from (("another type", value) for value in tried)
+    if "string" in named:
+        yield from (("odd", text) for text in ODD_TEXTS)
+        yield "with U+0000", "a\0b"
+    for option in options:
+        yield from _edges(option, alone=len(named) == 1)
+
+
+def options_of(kind: Any) -> list[Frame]:
+    """Give what a field takes, as parts of a JSON Schema, without null."""
+    schema = msgspec.json.schema(kind)
+    found = schema.get("anyOf", [schema])
+    parts = schema.get("$defs", {})
+    found = [parts[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for each in found]
+    return [each for each in found if each.get("type") != "null" and each.get("enum") != [""]]
+
+
+def nullable(kind: Any) -> bool:
+    """Tell whether null and "" stand for a field that is absent."""
+    return any(each.get("type") == "null" for each in msgspec.json.schema(kind).get("anyOf", []))
+
+
+def _edges(option: Frame, *, alone: bool) -> Iterator[tuple[str, Any]]:
+    """Give the longest and the largest values that a type takes, and those beyond them."""
+    if "maxLength" in option:
+        yield "as long as allowed", "x" * option["maxLength"]
+        yield "longer than allowed" if alone else "perhaps", "x" * (option["maxLength"] + 1)
+    if "minimum" in option:
+        yield "least", option["minimum"]
+        yield "less than allowed", option["minimum"] - 1
+    if "maximum" in option:
+        yield "most", option["maximum"]
+        yield "more than allowed", option["maximum"] + 1
+    for other, tried in OF_TYPES.items() if "items" in option else ():
+        named = {str(each.get("type", "object")) for each in options_of_items(option["items"])}
+        if other not in named and not (other == "integer" and "number" in named):
+            yield from (("items", [value]) for value in tried)
+
+
+def options_of_items(items: Frame) -> list[Frame]:
+    """Give what an array takes, as parts of a JSON Schema."""
+    found: list[Frame] = items.get("anyOf", [items])
+    return found
 
 
 def ids(world: World) -> SearchStrategy[str]:
