@@ -144,7 +144,7 @@ class Journal:
         self._bounded = True  # a batch may stop before all is applied
         self.now = 0  # when the batch began, in ms
         self.date = ""  # the same as people read it
-        self._tail = ""  # the end of every message of the batch
+        self._tail = b""  # the end of every message of the batch
         self.next_id = 1  # the next msgId
         self.reserve = reserve
         self.newest = newest
@@ -264,7 +264,7 @@ class Journal:
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
-        self._tail = tail_of(self.date, self.now)
+        self._tail = tail_of(self.date, self.now).encode()
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)
@@ -489,6 +489,7 @@ class Journal:
         self.next_id = number + 1
         now = self.now
         expires = now + expire * 1000 if expire else 0
+        data = body.encode()
         self._message_rows += (
             number,
             chat,
@@ -499,12 +500,12 @@ class Journal:
             client_id,
             client_key,
             expires,
-            checksum(number, chat, now, body.encode()),
+            checksum(number, chat, now, data),
         )
         self._chat_rows.rows += (chat, number)
         if client_key:
             self.client_keys.added[client_key] = number
-        return number, f'"msgId":"{number}",{body}{self._tail}'.encode()
+        return number, b'"msgId":"%d",%b%b' % (number, data, self._tail)
 
     def enqueue(self, queue: Queue, chat: int, message: int, rest: bytes) -> None:
         """Put a message into a queue, or note in its gap that it is not there."""
