@@ -176,6 +176,7 @@ def test_a_logout_ends_the_connection_that_took_the_device_over(
         late.seconds = 1.0
         # The acks before it are committed first, and with them time goes by.
         other.ack_packet()
+        await world.pass_time(0.1)
         steps._log_out(world, other)
         await world.pass_time(0.5)
         other.drop("vanish")
