@@ -177,7 +177,8 @@ def test_a_logout_ends_the_connection_that_took_the_device_over(
         # The acks before it are committed first, and with them time goes by.
         other.ack_packet()
         await world.pass_time(0.1)
-        steps._log_out(world, other)
+        world.dying.add(other.name)
+        other.logout()
         await world.pass_time(0.5)
         other.drop("vanish")
         other.connect()
@@ -198,7 +199,8 @@ def test_what_is_behind_a_logout_has_no_login(tmp_path: Path, size: int) -> None
     async def script(world: World) -> None:
         one, other = await pair(world)
         one.send([one.fresh(other.user.name, size)])
-        steps._log_out(world, one)
+        world.dying.add(one.name)
+        one.logout()
         one.send([one.fresh(other.user.name, size)])
         assert await world.until(lambda: one.gone, 10.0)
         await steps.settle(world)
