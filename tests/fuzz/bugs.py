@@ -127,7 +127,7 @@ BUGS = (
         "store/references.py",
         '    f" t.id) WHERE t.path = :path AND ({IS_OWNED} OR {IS_AVATAR} OR {IS_SENT_TO})"',
         '    f" t.id) WHERE t.path = :path AND (:account > 0 OR {IS_AVATAR} OR :now < 0)"',
-        MACHINES,
+        REQUESTS,
     ),
     Bug(
         "a block does not hold",

@@ -136,6 +136,18 @@ def test_every_field(place: Place, row: Command) -> None:
         told(answer, what, name, request)
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_field_with_what_is_not_theirs(place: Place, row: Command) -> None:
+    """Ids of strangers' things, one after the other in each field, show nothing of them."""
+    sound = {"cmd": row.name, **seeds.request(row, place.world.known)}
+    for each in msgspec.structs.fields(row.request):
+        for theirs in place.world.foreign.values():
+            for others in (sound, {"cmd": row.name}):
+                asked = {**others, each.encode_name: theirs}
+                shown = str(place.ask([asked])[0].get("result"))
+                assert not any(one in shown and one not in str(asked) for one in SECRETS), asked
+
+
 def test_every_field_of_a_frame(place: Place) -> None:
     """The same for `start` and its like, for messages, and for their parts."""
     info = {"category": "0", "content": "x"}
