@@ -17,10 +17,12 @@ from msgspec import UNSET, Struct
 from .clock import Dates
 from .encoding import encode
 from .errors import BadField, BadList, LineTooLong, Malformed, PushdError, Refusal
-from .model import Accepted, Failed, Frame, FrameId, Head, MessageIn
+from .model import Accepted, Failed, Frame, FrameId, Head, InfoIn, MessageIn
 from .status import TEXTS, Status
 
 BOM = b"\xef\xbb\xbf"
+# Infos of one message that are looked at one by one; no setting allows more.
+MOST_INFOS = 1000
 T = TypeVar("T", bound=Struct)
 
 _decode_frame = msgspec.json.Decoder(Frame).decode
@@ -219,12 +221,27 @@ def _messages_of(items: list[msgspec.Raw], most: int) -> list[MessageIn]:
 def _message_of(index: int, item: msgspec.Raw) -> MessageIn | Failed:
     """Make one message of a list, or tell its first bad field, so that the others are looked at."""
     try:
-        if bytes(item).startswith(b"{"):
-            return _typed(_members(item, MessageIn), MessageIn)
-        return _decoded(item, MessageIn)
+        if not bytes(item).startswith(b"{"):
+            return _decoded(item, MessageIn)
+        members = _members(item, MessageIn)
+        if "info" in members:
+            members["info"] = _infos_of(members["info"])
+        return _typed(members, MessageIn)
     except BadField as problem:
         field = f"message[{index}].{problem.field}" if problem.field else f"message[{index}]"
         return Failed(index, int(problem.status), problem.message, field)
+
+
+def _infos_of(value: msgspec.Raw) -> msgspec.Raw:
+    """Leave of each info what counts of it; of too many, which are refused anyway, all."""
+    if bytes(value).startswith(b"{"):
+        return msgspec.Raw(encode(_members(value, InfoIn)))
+    if not bytes(value).startswith(b"["):
+        return value
+    infos = _decode_list(value)
+    if len(infos) > MOST_INFOS:
+        return value
+    return raw_list(bytes(_infos_of(one)) if bytes(one).startswith(b"{") else one for one in infos)
 
 
 def _frame_id(value: msgspec.Raw | None) -> FrameId:

@@ -264,7 +264,7 @@ class Journal:
         self.db.execute("BEGIN IMMEDIATE")
         self.now = self.clock.wall()
         self.date = self.dates.text(self.now)
-        self._tail = tail_of(self.date, self.now).encode()
+        self._tail = tail_of(self.date, self.now)
         for device, (seq, message) in acks.items():
             self._ack(device, seq, message)
         self._look_up_client_ids(operations)

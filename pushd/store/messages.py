@@ -1,7 +1,7 @@
 """Messages: pages of a queue, histories and chats, read marks, recall, and what expires."""
 
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from .indexes import in_both, newest_of
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .posting import own_copy
-from .records import checksum, digest, pair_key, rest_of, system_key
+from .records import checksum, digest, is_text, pair_key, rest_of, system_key
 
 # The body is read as bytes, for a damaged one may be no text.
 BODY = "CAST(m.body AS BLOB), m.chat, m.checksum"
@@ -43,8 +43,8 @@ GAP_TEXT = "Some messages are only in the history."
 
 # What stands in a history for a message that is not what was written.
 DAMAGED = (
-    '"chatId":"","fromId":"","toId":"","type":"0",'
-    '"info":[{"category":"0","content":"This message was damaged on the server."}]'
+    b'"chatId":"","fromId":"","toId":"","type":"0",'
+    b'"info":[{"category":"0","content":"This message was damaged on the server."}]'
 )
 
 log = structlog.get_logger("pushd.store")
@@ -143,7 +143,7 @@ class Messages(Noun):
             f'"chatId":"{SYSTEM_CHAT}","fromId":"","toId":"","type":"0","info":'
             f'[{{"category":"0","content":"{GAP_TEXT}"}}],"event":{encode(event).decode()}'
         )
-        return with_seq(seq, rest_of(message, body, self.dates.text(created), created))
+        return with_seq(seq, rest_of(message, body.encode(), self.dates.text(created), created))
 
     @writes(grows=False)
     def seal(self, journal: Journal, device: int, upto: int) -> None:
@@ -252,14 +252,13 @@ class Messages(Noun):
 
     def _body(
         self, number: int, created: int, data: bytes | None, chat: int, sum_: int | None
-    ) -> str | None:
-        """Decode the body of a message; None for one that is not there, or is damaged."""
-        if data is None:
-            return None
-        # Rows of earlier versions have no checksum.
-        if sum_ is None or sum_ == checksum(number, chat, created, data):
-            with suppress(UnicodeDecodeError):
-                return data.decode()
+    ) -> bytes | None:
+        """Give the body of a message; None for one that is not there, or is damaged."""
+        if data is None or sum_ == checksum(number, chat, created, data):
+            return data
+        if sum_ is None and is_text(data):
+            # A row of an earlier version.
+            return data
         self.damaged += 1
         log.error("a message is damaged", message=number)
         return None
@@ -410,6 +409,7 @@ class Messages(Noun):
         if created < since and not leads:
             raise Refusal(Status.NOT_ALLOWED, "it is too late to recall this", field="msgId")
         stub = stub_of(body)
+        data = stub.encode()
         journal.db.execute(
             "UPDATE message SET body = ?, text = NULL, original = ?, recalled = ?, checksum = ?"
             " WHERE id = ?",
@@ -417,11 +417,11 @@ class Messages(Noun):
                 stub,
                 digest(body),
                 journal.now,
-                checksum(number, chat, created, stub.encode()),
+                checksum(number, chat, created, data),
                 number,
             ),
         )
-        rest = rest_of(number, stub, journal.dates.text(created), created)
+        rest = rest_of(number, data, journal.dates.text(created), created)
         event: dict[str, object] = {"name": "recalled", "chatId": shown_key(key)}
         event |= {"msgId": str(number), "by": str(account)}
         text = "A message was recalled."

@@ -101,19 +101,28 @@ def system_key(account: int) -> str:
     return f"{SYSTEM_CHAT}/{account}"
 
 
-def rest_of(number: int, body: str, date: str, ms: int) -> bytes:
+def rest_of(number: int, body: bytes, date: str, ms: int) -> bytes:
     """Encode a message once for all: its JSON without the opening brace and the seq."""
-    return f'"msgId":"{number}",{body}{tail_of(date, ms)}'.encode()
+    return b'"msgId":"%d",%b%b' % (number, body, tail_of(date, ms))
 
 
-def tail_of(date: str, ms: int) -> str:
+def tail_of(date: str, ms: int) -> bytes:
     """Give the end of a message that was accepted then."""
-    return f',"createTime":"{date}","time":{ms}}}'
+    return f',"createTime":"{date}","time":{ms}}}'.encode()
 
 
 def checksum(number: int, chat: int, created: int, body: bytes) -> int:
     """Give what tells a stored message from one whose bytes have changed."""
     return crc32(body, (number ^ chat ^ created) & 0xFFFFFFFF)
+
+
+def is_text(body: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def digest(body: str) -> bytes:
