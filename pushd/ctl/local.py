@@ -24,7 +24,7 @@ from .options import (
     socket_option,
 )
 from .table import json_text
-from .verb import failures, pushctl
+from .verb import failures, pushctl, reading
 
 _REPLY_MAX = 65536  # bytes of the reply to a ping
 
@@ -86,7 +86,7 @@ def ping(
     if socket_path is not None:
         server = socket_path
         begin = time.monotonic()
-        with failures(), Control(socket_path, timeout) as control:
+        with failures(), Control(socket_path, timeout) as control, reading(socket_path):
             control.call("ping")
         _tell(server, (time.monotonic() - begin) * 1000, as_json)
         return

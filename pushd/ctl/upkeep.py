@@ -32,7 +32,7 @@ from .options import (
 )
 from .progress import Progress
 from .table import Line, size
-from .verb import failures, pushctl, verb
+from .verb import failures, pushctl, reading, verb
 
 # Seconds between two looks at a job, and for an answer when it is to end.
 LOOK = 0.2
@@ -130,15 +130,22 @@ def check(
     path = socket_of(socket_path, data, file)
     with failures():
         try:
-            with Control(path, timeout) as control:
+            with Control(path, timeout) as control, reading(path):
                 found = _follow(control, "check")
+                shown, whole = _report(found, as_json)
         except NotReached:
             if socket_path is not None:
                 raise
-            found = _check_stopped(_data(data, file))
-    answer = Line("", found["report"])
-    click.echo(answer.json() if as_json else escape_lines(found["text"]))
-    sys.exit(1 if found["report"]["found"] else 0)
+            shown, whole = _report(_check_stopped(_data(data, file)), as_json)
+    click.echo(shown)
+    sys.exit(0 if whole else 1)
+
+
+def _report(found: Fields, as_json: bool) -> tuple[str, bool]:
+    """Give what is shown of a check, and whether all was whole."""
+    report = found["report"]
+    shown = Line("", report).json() if as_json else escape_lines(found["text"])
+    return shown, not report["found"]
 
 
 def _check_stopped(folder: Path) -> Fields:

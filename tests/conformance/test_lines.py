@@ -238,6 +238,11 @@ class TestBadField:
         assert (reply["status"], reply["cmd"], reply["result"]) == (1, "ping", {"text": "b"})
         reply = await wire.exchange(b'{"message":"start","message":""}')
         assert (reply["status"], reply["message"]) == (1, "")
+        # Inside messages and infos too, also when the first one is bad: what is left is no login.
+        info = b'{"category":[],"category":"0","content":5,"content":"x"}'
+        for infos in (info, b"[%b]" % info):
+            line = b'{"message":[{"type":{},"type":"1","toId":"10001","info":%b}]}' % infos
+            assert (await wire.exchange(line))["status"] == 11001
 
     async def test_unknown_fields_are_ignored(self, dial: Dialer) -> None:
         """Unknown fields must only be sound JSON: no type, size or character of them matters."""

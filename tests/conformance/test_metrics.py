@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -333,6 +334,24 @@ async def test_media(server: StartServer) -> None:
     for content in (b"x" * 1000, b"y" * 234, b"x" * 1000):
         await a.ok("save_file", name="a", content=base64.b64encode(content).decode())
     assert moved(before, await series(own), "pushd_media_bytes") == {"": 1234}
+
+
+async def test_damaged_messages(server: StartServer) -> None:
+    """A message is counted each time that it is read and is not what was written."""
+    own = server(**METRICS)
+    a, b = await own.dial.pair()
+    push_id = b.push_id
+    b.close()
+    await a.post(text(b.user_id, "as it was"))
+    assert (await series(own))["pushd_damaged_messages_total"] == 0
+    own.stop()
+    with closing(sqlite3.connect(own.data / "pushd.db")) as db, db:
+        db.execute("UPDATE message SET body = replace(body, 'as it was', 'as it is!')")
+    own.restart()
+    b, _ = await own.dial.resume(push_id)
+    (gap,) = await b.take(1)
+    assert gap["event"]["name"] == "gap"
+    assert (await series(own))["pushd_damaged_messages_total"] == 1
 
 
 async def test_the_disk(server: StartServer) -> None:
