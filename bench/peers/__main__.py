@@ -18,7 +18,7 @@ import uvloop
 from .. import report
 from ..__main__ import PATIENCE, Bench
 from ..load import LoadFailed
-from ..process import ROOT, ServerFailed, raise_file_limit, split_cores
+from ..process import ROOT, TREES, ServerFailed, raise_file_limit, split_cores
 from ..workloads import Figures
 from .servers import KINDS, PeerServer
 from .workloads import USERS, WORKLOADS
@@ -65,6 +65,9 @@ def main(
     folder.mkdir(exist_ok=True)
     server_cores, load_cores = split_cores()
     os.sched_setaffinity(0, load_cores)
+    # The compiled build too, where `make compiled` has made it.
+    builds = {"pushd": TREES["source"], "compiled": TREES["compiled"]}
+    builds = {build: tree for build, tree in builds.items() if tree.exists()}
     results: Results = {name: {} for name in [*workloads] or [*WORKLOADS]}
     with tempfile.TemporaryDirectory(prefix="peers-", dir=folder) as scratch:
         cores = f"server on core {server_cores[0]}, load on core {load_cores[0]}"
@@ -72,8 +75,10 @@ def main(
         for workload, found in results.items():
             # In turns, so that a machine that changes its speed changes it for all.
             for number in range(runs):
-                bench = Bench(Path(scratch), "uvloop", server_cores, 1, secs)
-                found.setdefault("pushd", []).extend(bench.measure([workload]).get(workload, []))
+                for build, tree in builds.items():
+                    bench = Bench(Path(scratch), "uvloop", server_cores, 1, secs, tree=tree)
+                    measured = bench.measure([workload]).get(workload, [])
+                    found.setdefault(build, []).extend(measured)
                 for name in wanted:
                     figures = _measure(name, workload, Path(scratch), server_cores, secs)
                     found.setdefault(name, []).extend(figures)
