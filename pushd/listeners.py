@@ -49,7 +49,7 @@ Welcome = Callable[[socket.socket, str], None]
 
 
 class ListenError(Exception):
-    """An address cannot be listened on; the text says which and why."""
+    """An address cannot be listened on, or not told; the text says which and why."""
 
 
 class Listeners:

@@ -476,7 +476,10 @@ def main(
         # What a message makes is freed by its counts; cycles are rare, so looking for them is too.
         gc.set_threshold(50_000, 20, 20)
         if ports_file:
-            _write_whole(ports_file, "".join(f"{address}\n" for address in addresses))
+            try:
+                _write_whole(ports_file, "".join(f"{address}\n" for address in addresses))
+            except OSError as problem:
+                raise ListenError(f"--ports-file {ports_file}: {problem.strerror}") from None
 
     told = told or Told()
     try:

@@ -511,9 +511,10 @@ async def test_a_server_stops_while_its_database_is_locked(start: StartServer, o
 # --- what cannot be started -------------------------------------------------------------------
 
 
-def refusal(folder: Path) -> str:
+def refusal(folder: Path, *more: str) -> str:
     """Start a server that must refuse: code 1 and exactly one line that says why."""
     command = [sys.executable, "-m", "pushd", "--listen", "127.0.0.1:0", "--data", str(folder)]
+    command += more
     done = subprocess.run(command, capture_output=True, timeout=30, text=True)
     assert done.returncode == 1, done.stderr
     lines = [line for line in done.stderr.splitlines() if "level=info" not in line]
@@ -566,6 +567,14 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     """A data folder that cannot be made is named."""
     (tmp_path / "file").touch()
     assert "file" in refusal(tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_ports_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
+    """A file for the ports that cannot be made ends the start in one line that names it."""
+    ports = tmp_path / "nowhere" / "ports"
+    line = refusal(tmp_path / "data", "--ports-file", str(ports))
+    assert f"--ports-file {ports}: No such file or directory" in line
 
 
 @pytest.mark.slow
