@@ -239,12 +239,12 @@ class Server:
                 self._told.watchdog, partial(_probe, store), self._status
             )
             background.append(loop.create_task(alive))
-        if not self._stop.is_set():
-            control = str(self._control_socket.path) if self._control_socket else ""
-            log.info("ready", listen=self.addresses, control=control)
-            ready(self.addresses)
-            self._notifier.send(READY=1, STATUS=self._status())
         try:
+            if not self._stop.is_set():
+                ready(self.addresses)
+                control = str(self._control_socket.path) if self._control_socket else ""
+                log.info("ready", listen=self.addresses, control=control)
+                self._notifier.send(READY=1, STATUS=self._status())
             await self._until_the_end(writer, listeners)
             return self._failed(writer) if writer.done() else 0
         finally:
