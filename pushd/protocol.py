@@ -241,7 +241,8 @@ def _infos_of(value: msgspec.Raw) -> msgspec.Raw:
     infos = _decode_list(value)
     if len(infos) > MOST_INFOS:
         return value
-    return raw_list(bytes(_infos_of(one)) if bytes(one).startswith(b"{") else one for one in infos)
+    # Of msgspec's Raw its stubs say that it is bytes, and it is not.
+    return raw_list(bytes(_infos_of(one) if bytes(one).startswith(b"{") else one) for one in infos)
 
 
 def _frame_id(value: msgspec.Raw | None) -> FrameId:
@@ -274,6 +275,9 @@ def _typed(
 def _decoded(line: bytes | msgspec.Raw, wanted: type[T]) -> T:
     try:
         return msgspec.json.decode(line, type=wanted)
+    except RecursionError:
+        # It is deeper on the stack here than where it was first looked at.
+        raise Malformed("this line is nested too deeply") from None
     except msgspec.ValidationError as error:
         text = str(error)
         raise BadField(field_of(text), text.split(" - at `")[0]) from None

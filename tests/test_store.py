@@ -731,10 +731,27 @@ async def test_a_damaged_message_is_told_and_stops_nothing(bench: Bench) -> None
         bench.store.messages.damaged = 0
         waiting = await bench.waiting(b)
         assert [message["seq"] for message in waiting] == [2, 3, 4]
-        assert waiting[1]["event"] == {"name": "gap", "seqFrom": 3, "chats": []}
+        [chat] = waiting[1]["event"].pop("chats")
+        assert waiting[1]["event"] == {"name": "gap", "seqFrom": 3}
+        assert chat == {"chatId": waiting[0]["chatId"], "after": str(given[1] - 1)}
         shown = texts(await bench.history(b, a))
         assert shown == ["first", "This message was damaged on the server.", "third"]
         assert bench.store.messages.damaged == 2
+
+
+@on_both_loops
+async def test_a_damaged_message_is_not_stored_twice(bench: Bench) -> None:
+    """A repeat of its clientId is confirmed as before, and disturbs nobody; it is not recalled."""
+    a, b = await bench.friends()
+    for damage in ("x'ff'", "replace(body, 'hello', 'jello')", "x''"):
+        given = await bench.send(a, b, "hello", client_id=damage)
+        bench.damage(f"UPDATE message SET body = CAST({damage} AS TEXT) WHERE id = {given[0]}")
+        assert await bench.send(a, b, "hello", client_id=damage) == given
+        with pytest.raises(Refusal, match="damaged"):
+            await bench.store.messages.recall(a, given[0], 0)
+        assert (await bench.store.tracing.trace(given[0], 0, 10)).type == "damaged"
+    await bench.send(a, b, "next")
+    assert [message["seq"] for message in await bench.waiting(b)] == [2, 3, 4, 5]
 
 
 @on_both_loops

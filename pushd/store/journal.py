@@ -35,6 +35,7 @@ from .records import (
     checksum,
     digest,
     pair_key,
+    sound,
     system_key,
     tail_of,
     text_infos,
@@ -157,7 +158,7 @@ class Journal:
         self._chats: dict[str, int] = {}
         self._message_rows: list[Any] = []
         self._dirty: dict[int, Queue] = {}  # queues whose position changed in this batch
-        self._known: dict[tuple[int, str], tuple[int, str]] = {}  # clientIds: msgId, body
+        self._known: dict[tuple[int, str], int] = {}  # clientIds: msgId
         self._owed: dict[int, tuple[int, int]] = {}  # acks that could not be written yet
         self._id_given = False  # a msgId was given that stands in no message row
         self.acked = 0  # messages acked since the start
@@ -170,8 +171,8 @@ class Journal:
         """Take the connection over and find where msgIds stand."""
         self.db = db
         self.next_id = newest_in(db) + 1
-        self.newest.open(self.next_id - 1)
         self.client_keys.open(db)
+        self.newest.open(self.next_id - 1)
 
     # --- batches --------------------------------------------------------------------------
 
@@ -591,10 +592,8 @@ class Journal:
         while left:
             count = min(512, 1 << (left.bit_length() - 1))
             end = start + count
-            for sender, client_id, number, body in self.db.execute(
-                _client_sql(count), wanted[start:end]
-            ):
-                self._known[sender, client_id] = (number, body)
+            for sender, client_id, number in self.db.execute(_client_sql(count), wanted[start:end]):
+                self._known[sender, client_id] = number
             start, left = end, left - count
         # The newest come last: of two messages with one clientId only the newer one counts.
         for message in self.client_keys.find(wanted):
@@ -602,9 +601,9 @@ class Journal:
 
     def _look_up(self, message: int) -> None:
         """Note the clientId of a message."""
-        query = "SELECT sender, client_id, id, body FROM message WHERE id = ?"
-        for sender, client_id, number, body in self.db.execute(query, (message,)):
-            self._known[sender, client_id] = (number, body)
+        query = "SELECT sender, client_id FROM message WHERE id = ?"
+        for sender, client_id in self.db.execute(query, (message,)):
+            self._known[sender, client_id] = message
 
     def fresh(self, sender: int, draft: Draft) -> bool:
         """Tell for certain that no message of the sender's has the clientId of a draft."""
@@ -612,8 +611,8 @@ class Journal:
             return False
         return not self._known or (sender, draft.client_id) not in self._known
 
-    def _earlier(self, sender: int, draft: Draft) -> tuple[int, str] | None:
-        """Give the message that has the clientId of a draft, its msgId and body."""
+    def _earlier(self, sender: int, draft: Draft) -> int | None:
+        """Give the message that has the clientId of a draft."""
         message = self.client_keys.added.get(draft.client_key)
         if message is not None:
             # It is of this batch; one that the sender did not mean to repeat is replaced.
@@ -631,7 +630,7 @@ class Journal:
             "SELECT c.key FROM message m JOIN chat c ON c.id = m.chat"
             " WHERE m.id = ? AND m.created >= ?"
         )
-        row = self.db.execute(query, (known[0], self.now - self.client_id_ms)).fetchone()
+        row = self.db.execute(query, (known, self.now - self.client_id_ms)).fetchone()
         return "" if row is None else str(row[0])
 
     def repeat(self, sender: int, draft: Draft, body: str) -> Accepted | None:
@@ -639,21 +638,19 @@ class Journal:
 
         Raises Refusal if the clientId stands for other content.
         """
-        known = self._earlier(sender, draft) if draft.client_id else None
-        if known is None:
+        number = self._earlier(sender, draft) if draft.client_id else None
+        if number is None:
             return None
         self.flush()
-        number, old = known
         query = (
-            "SELECT m.created, m.original, c.key FROM message m JOIN chat c ON c.id = m.chat"
-            " WHERE m.id = ?"
+            "SELECT m.created, m.original, c.key, m.chat, CAST(m.body AS BLOB), m.checksum"
+            " FROM message m JOIN chat c ON c.id = m.chat WHERE m.id = ?"
         )
-        created, original, key = self.db.execute(query, (number,)).fetchone()
+        created, original, key, *stored = self.db.execute(query, (number,)).fetchone()
         if created < self.now - self.client_id_ms:
             del self._known[sender, draft.client_id]
             return None
-        same = original == digest(body) if original is not None else old == body
-        if not same:
+        if not _is_same(number, created, original, body, *stored):
             raise Refusal(
                 Status.BAD_FIELD, "this clientId stands for another message", field="clientId"
             )
@@ -703,10 +700,26 @@ class Journal:
         self._dirty[queue.device] = queue
 
 
+def _is_same(
+    number: int,
+    created: int,
+    original: bytes | None,
+    body: str,
+    chat: int,
+    stored: bytes,
+    sum_: int | None,
+) -> bool:
+    """Tell whether a message says what was stored, or what was recalled since."""
+    if original is not None:
+        return original == digest(body)
+    # Of a damaged one nobody can tell what it said; it must not be stored a second time.
+    return stored == body.encode() or not sound(number, chat, created, stored, sum_)
+
+
 @lru_cache(maxsize=16)
 def _client_sql(count: int) -> str:
     values = ",".join(["(?)"] * count)
     return (
-        f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id, m.body FROM k"
+        f"WITH k (key) AS (VALUES {values}) SELECT m.sender, m.client_id, m.id FROM k"
         " CROSS JOIN client_key c ON c.key = k.key CROSS JOIN message m ON m.id = c.message"
     )

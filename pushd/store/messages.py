@@ -20,7 +20,7 @@ from .indexes import in_both, newest_of
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .posting import own_copy
-from .records import checksum, digest, is_text, pair_key, rest_of, system_key
+from .records import checksum, digest, pair_key, rest_of, sound, system_key
 
 # The body is read as bytes, for a damaged one may be no text.
 BODY = "CAST(m.body AS BLOB), m.chat, m.checksum"
@@ -105,7 +105,9 @@ class Messages(Noun):
                         page.pop()
                     else:
                         run = last
-                    data = self._gap(db, device, seq, run + 1, message)
+                    # Of a damaged one the chat is known, where its place in the history is.
+                    chat = 0 if expired else stored[1]
+                    data = self._gap(db, device, seq, run + 1, message, chat)
                 else:
                     rest = rest_of(message, body, self.dates.text(created), created)
                     if sender == account:
@@ -120,7 +122,13 @@ class Messages(Noun):
         return page
 
     def _gap(
-        self, db: sqlite3.Connection, device: int, seq: int, seq_from: int, message: int
+        self,
+        db: sqlite3.Connection,
+        device: int,
+        seq: int,
+        seq_from: int,
+        message: int,
+        chat: int | None,
     ) -> bytes:
         """Encode the gap that stands for all seqs from `seq_from` to `seq`."""
         query = "SELECT open, created FROM gap WHERE device = ? AND seq = ?"
@@ -133,6 +141,10 @@ class Messages(Noun):
             " WHERE g.device = ? AND g.seq = ? ORDER BY g.after LIMIT ?"
         )
         rows = db.execute(query, (device, seq, GAP_NAMES + 1)).fetchall()
+        if chat:
+            rows = db.execute(
+                "SELECT key, ? FROM chat WHERE id = ?", (message - 1, chat)
+            ).fetchall()
         event: dict[str, Any] = {"name": "gap", "seqFrom": seq_from}
         event["chats"] = [
             {"chatId": shown_key(key), "after": str(after)} for key, after in rows[:GAP_NAMES]
@@ -254,10 +266,7 @@ class Messages(Noun):
         self, number: int, created: int, data: bytes | None, chat: int, sum_: int | None
     ) -> bytes | None:
         """Give the body of a message; None for one that is not there, or is damaged."""
-        if data is None or sum_ == checksum(number, chat, created, data):
-            return data
-        if sum_ is None and is_text(data):
-            # A row of an earlier version.
+        if data is None or sound(number, chat, created, data, sum_):
             return data
         self.damaged += 1
         log.error("a message is damaged", message=number)
@@ -396,8 +405,11 @@ class Messages(Noun):
         """
         account = actor.account
         chat, sender, created = readable(journal.db, account, number)
-        query = "SELECT m.body, m.original, c.key FROM message m JOIN chat c ON c.id = m.chat"
-        body, original, key = journal.db.execute(f"{query} WHERE m.id = ?", (number,)).fetchone()
+        query = (
+            "SELECT CAST(m.body AS BLOB), m.checksum, m.original, c.key"
+            " FROM message m JOIN chat c ON c.id = m.chat WHERE m.id = ?"
+        )
+        stored, sum_, original, key = journal.db.execute(query, (number,)).fetchone()
         group = journal.groups.find(journal.db, key)
         leads = sender and group is not None and group.rank(account) > 0
         if sender != account and not leads:
@@ -408,6 +420,9 @@ class Messages(Noun):
             return
         if created < since and not leads:
             raise Refusal(Status.NOT_ALLOWED, "it is too late to recall this", field="msgId")
+        if not sound(number, chat, created, stored, sum_):
+            raise Refusal(Status.NOT_FOUND, "this message was damaged on the server", field="msgId")
+        body = stored.decode()
         stub = stub_of(body)
         data = stub.encode()
         journal.db.execute(

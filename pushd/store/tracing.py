@@ -21,6 +21,7 @@ from .journal import Journal
 from .marks import Commit, commit_of
 from .messages import shown_key
 from .noun import Noun, reads, writes
+from .records import sound
 
 # Of a queue, which has two parts: where a message is in it, how many wait, since when the first.
 _SEQ = "(SELECT seq FROM {part} WHERE device = d.id AND message = ?2)"
@@ -128,17 +129,19 @@ class Tracing(Noun):
         """
         row = db.execute(
             "SELECT m.chat, c.key, c.kind, m.sender, m.created, m.original IS NOT NULL, m.recalled,"
-            " m.expires, m.body FROM message m JOIN chat c ON c.id = m.chat WHERE m.id = ?",
+            " m.expires, CAST(m.body AS BLOB), m.checksum"
+            " FROM message m JOIN chat c ON c.id = m.chat WHERE m.id = ?",
             (number,),
         ).fetchone()
         if row is None:
             raise Refusal(Status.NOT_FOUND, "no such message", field="msgId")
-        chat, key, kind, sender, created, gone, recalled, expires, body = row
+        chat, key, kind, sender, created, gone, recalled, expires, body, sum_ = row
+        whole = sound(number, chat, created, body, sum_)
         found = Traced(
             number,
             shown_key(key),
             kind,
-            msgspec.json.decode(f"{{{body}}}", type=_Kind).type,
+            msgspec.json.decode(b"{%b}" % body, type=_Kind).type if whole else "damaged",
             sender,
             created,
             commit_of(self.commits, number),

@@ -299,7 +299,7 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self.lines or self._acks_due:
+            while self.lines or self._acks_due or (self._stopping and self._acks):
                 acks, self._acks, self._acks_due = self._acks, {}, False
                 await self._commit(acks, self.lines.take())
             if self._stopping:

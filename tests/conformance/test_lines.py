@@ -244,6 +244,23 @@ class TestBadField:
             line = b'{"message":[{"type":{},"type":"1","toId":"10001","info":%b}]}' % infos
             assert (await wire.exchange(line))["status"] == 11001
 
+    async def test_infos_that_are_none(self, dial: Dialer) -> None:
+        """What is no info is a bad field with its place, between sound ones too."""
+        wire = await dial()
+        for bad in (b"5", b'"a"', b"null", b"[]"):
+            line = b'{"message":[{"type":"1","info":[{"content":"x"},%b]}]}' % bad
+            assert (await wire.refused(4003, line))["field"] == "message[0].info[1]"
+        await assert_usable(wire)
+
+    async def test_nesting_at_the_edge(self, dial: Dialer) -> None:
+        """However deep a line is nested, it gets an answer."""
+        for depth in range(880, 1010):
+            wire = await dial()
+            deep = b"[" * depth + b"]" * depth
+            line = b'{"id":"x","message":{"x":%b,"content":5}}' % deep
+            assert (await wire.exchange(line))["status"] in (4000, 4003)
+            wire.close()
+
     async def test_unknown_fields_are_ignored(self, dial: Dialer) -> None:
         """Unknown fields must only be sound JSON: no type, size or character of them matters."""
         wire = await dial()
