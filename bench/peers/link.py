@@ -67,7 +67,8 @@ class Link(Tally):
     def count_marks(self, mark: bytes) -> int:
         """Count a mark, keeping back what may be the beginning of one."""
         found = self.rest.count(mark)
-        self.rest = self.rest[-(len(mark) - 1) :]
+        kept = len(mark) - 1
+        self.rest = self.rest[-kept:] if kept else b""
         return found
 
     def _find(self, pattern: bytes | int) -> int:
