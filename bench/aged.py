@@ -6,6 +6,7 @@ by its clientId.
 """
 
 import hashlib
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -83,8 +84,10 @@ def add_messages(data: Path, count: int) -> None:
             "INSERT INTO message (id, chat, sender, created, body, text, client_id, client_key)"
             " WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2),"
             " m (i, c) AS (SELECT i, ?3 + i % ?4 FROM n)"
-            f" SELECT ?1 + i, c, {sender}, ?5 + i, {body}, ?6, 'aged-' || i, random() FROM m",
-            (first, count, low, pairs, BORN, TEXT),
+            # A millisecond apart up to now: older clientIds than 7 days the server would free.
+            f" SELECT ?1 + i, c, {sender}, unixepoch() * 1000 - ?2 + i, {body}, ?5, 'aged-' || i,"
+            " random() FROM m",
+            (first, count, low, pairs, TEXT),
         )
         new = "FROM message WHERE id > ?"
         db.execute(
@@ -101,6 +104,9 @@ def add_messages(data: Path, count: int) -> None:
         for name in ("client_keys", "msg_id"):
             db.execute(mark, (name, str(first + count)))
         db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    # Or the disk would still write it while the server is measured.
+    os.sync()
 
 
 def _open(data: Path) -> sqlite3.Connection:
