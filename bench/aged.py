@@ -11,11 +11,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from pushd.store.newest import newest_in
+
+from .load import TEXT
 from .people import Person
 
 FIRST_USER = 20_001  # ids of the people made here; those of the server's own making are below
 BORN = 1_700_000_000_000  # when all of it was written, ms
-TEXT = "the last train leaves at ten past six from platform 4, hurry"
 
 
 def add_pairs(data: Path, pairs: int) -> list[tuple[Person, Person]]:
@@ -67,10 +69,7 @@ def add_messages(data: Path, count: int) -> None:
         return
     with closing(_open(data)) as db:
         db.execute("PRAGMA cache_size=-1000000")
-        first = db.execute(
-            "SELECT max((SELECT coalesce(max(id), 0) FROM message),"
-            " (SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE key = 'msg_id'))"
-        ).fetchone()[0]
+        first = newest_in(db)
         low, pairs = db.execute("SELECT min(id), count(*) FROM chat WHERE kind = 'pair'").fetchone()
         key = "(SELECT key FROM chat WHERE id = c)"
         sender = f"CAST(substr({key}, 1, instr({key}, '-') - 1) AS INTEGER)"

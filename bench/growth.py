@@ -14,9 +14,11 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
@@ -52,7 +54,6 @@ class Scale:
     pairs: int = 50  # accounts are twice as many
     online: int = 50  # pairs that send
     messages: int = 0  # stored before
-    queue: int = 0  # messages that wait for one device
 
     @property
     def title(self) -> str:
@@ -175,12 +176,8 @@ class Growth:
     def grown(self, scale: Scale) -> Figures:
         """Measure one size."""
         with self._server(limits_connections=20_000) as server:
-            server.stop()
-            pairs = aged.add_pairs(server.data, scale.pairs)
-            aged.add_messages(server.data, scale.messages)
+            stage = self._stage(server, scale.pairs, scale.messages)
             size = (server.data / "pushd.db").stat().st_size / 1e6
-            server.start()
-            stage = Stage(server, Cast(pairs=pairs), self._secs)
             return {**self._run(stage, partial(use, stage, scale)), "megabytes": size}
 
     def waited(self, waiting: int) -> Figures:
@@ -195,9 +192,10 @@ class Growth:
             stage = self._stage(server, IDLE // 2)
             return self._run(stage, partial(beat, stage))
 
-    def _stage(self, server: Server, pairs: int) -> Stage:
+    def _stage(self, server: Server, pairs: int, messages: int = 0) -> Stage:
         server.stop()
         made = aged.add_pairs(server.data, pairs)
+        aged.add_messages(server.data, messages)
         server.start()
         return Stage(server, Cast(pairs=made), self._secs)
 
@@ -205,10 +203,10 @@ class Growth:
         shutil.rmtree(self._folder / "server", ignore_errors=True)
         return Server(self._folder / "server", "uvloop", self._cores, **settings)
 
-    def _run(self, stage: Stage, job: "partial[object]") -> Figures:
+    def _run(self, stage: Stage, job: Callable[[], Coroutine[Any, Any, Figures]]) -> Figures:
         busy, meter = busy_seconds(), Meter(stage.server)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            figures: Figures = runner.run(job())  # type: ignore[arg-type, assignment]
+            figures = runner.run(job())
         stage.close()
         ours = sum(meter.shares().values())
         figures["others_cpu"] = max(0.0, 100 * (busy_seconds() - busy) / meter.seconds - ours)
