@@ -125,9 +125,7 @@ def decode_frame(line: bytes, most: int) -> Frame:
         frame = _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(line, most)
-    # `in` would first try to read the bytes it looks for as a number.
-    nul = line.find(b"\\") >= 0 and line.find(b"\\u0000") >= 0
-    if nul or (frame.cmd is not UNSET and not frame.cmd):
+    if _may_hold_nul(line) or (frame.cmd is not UNSET and not frame.cmd):
         return _decode_slowly(line, most)
     return frame
 
@@ -139,7 +137,7 @@ def decode_request(line: bytes, request: type[T]) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # Of duplicate keys only the last one counts, also when the first is bad.
         return _typed(_members(line, request), request)
-    if b"\\u0000" in line:
+    if _may_hold_nul(line):
         _refuse_nul(msgspec.to_builtins(value), "")
     return value
 
@@ -267,7 +265,7 @@ def _typed(
     """Decode members to a type that knows them, or those `among` these; raises BadField."""
     line = encode({name: members[name] for name in members if among is None or name in among})
     value = _decoded(line, wanted)
-    if b"\\u0000" in line:
+    if _may_hold_nul(line):
         _refuse_nul(msgspec.to_builtins(value), "")
     return value
 
@@ -281,6 +279,11 @@ def _decoded(line: bytes | msgspec.Raw, wanted: type[T]) -> T:
     except msgspec.ValidationError as error:
         text = str(error)
         raise BadField(field_of(text), text.split(" - at `")[0]) from None
+
+
+def _may_hold_nul(line: bytes) -> bool:
+    # `in` would first try to read the bytes it looks for as a number.
+    return line.find(b"\\") >= 0 and line.find(b"\\u0000") >= 0
 
 
 def _refuse_nul(value: object, path: str) -> None:
