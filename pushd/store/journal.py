@@ -615,7 +615,7 @@ class Journal:
         """Give the message that has the clientId of a draft."""
         message = self.client_keys.added.get(draft.client_key)
         if message is not None:
-            # It is of this batch; one that the sender did not mean to repeat is replaced.
+            # It is of this batch, and its row may not be written yet.
             self.flush()
             self._look_up(message)
         return self._known.get((sender, draft.client_id))

@@ -13,7 +13,8 @@ MOST_ROWS = 512
 
 
 @lru_cache(maxsize=256)
-def _sql(head: str, row: str, count: int, tail: str) -> str:
+def _sql(head: str, width: int, count: int, tail: str, row: str) -> str:
+    row = row or "(" + ",".join("?" * width) + ")"
     return f"{head} VALUES {','.join([row] * count)} {tail}"
 
 
@@ -29,10 +30,9 @@ def insert_rows(
 
     `row` gives the row of the statement where it is more than a `?` for each value.
     """
-    row = row or "(" + ",".join("?" * width) + ")"
     start, left = 0, len(values) // width
     while left:
         count = min(MOST_ROWS, 1 << (left.bit_length() - 1))
         end = start + count * width
-        db.execute(_sql(head, row, count, tail), values[start:end])
+        db.execute(_sql(head, width, count, tail, row), values[start:end])
         start, left = end, left - count

@@ -308,7 +308,6 @@ class Writer:
     def stop(self) -> None:
         """Commit what waits, then end `run`; what comes later is refused."""
         self._stopping = True
-        self._acks_due = bool(self._acks)
         self._wake.set()
 
     async def _commit(self, acks: dict[int, tuple[int, int]], batch: list[Operation]) -> None:
