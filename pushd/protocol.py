@@ -9,6 +9,7 @@ here raises anything but Malformed, BadField and LineTooLong, whatever the bytes
 import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ BOM = b"\xef\xbb\xbf"
 # Infos of one message that are looked at one by one; no setting allows more.
 MOST_INFOS = 1000
 T = TypeVar("T", bound=Struct)
+V = TypeVar("V")
 
 _decode_frame = msgspec.json.Decoder(Frame).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -153,22 +155,39 @@ def _members(line: bytes | msgspec.Raw, kind: type[Struct]) -> dict[str, msgspec
 
     Nothing else is made into values: a line of a megabyte may hold 350,000 arrays.
     """
-    try:
-        found = _taker(kind)(line)
-    except msgspec.MsgspecError:
-        raise Malformed from None
-    except RecursionError:
-        raise Malformed("this line is nested too deeply") from None
+    found = _take(_taker(kind), line)
     members = {name: getattr(found, name) for name in found.__struct_fields__}
     return {name: value for name, value in members.items() if value is not UNSET}
 
 
+def _take(decode: Callable[[bytes | msgspec.Raw], V], line: bytes | msgspec.Raw) -> V:
+    try:
+        return decode(line)
+    except msgspec.MsgspecError:
+        raise Malformed from None
+    except RecursionError:
+        raise Malformed("this line is nested too deeply") from None
+
+
 @cache
-def _taker(kind: type[Struct]) -> Callable[[bytes | msgspec.Raw], Struct]:
-    """Make what decodes an object with the names of a type, and leaves all values as JSON."""
+def _members_type(kind: type[Struct]) -> type[Struct]:
+    """Make a type with the names of another one, which leaves all values as JSON."""
     raw: Any = msgspec.Raw | msgspec.UnsetType
     fields = [(name, raw, UNSET) for name in kind.__struct_encode_fields__]
-    return msgspec.json.Decoder(msgspec.defstruct("Members", fields)).decode
+    return msgspec.defstruct("Members", fields)
+
+
+@cache
+def _taker(kind: type[Struct]) -> Callable[[bytes | msgspec.Raw], Struct]:
+    """Make what decodes an object to that type."""
+    return msgspec.json.Decoder(_members_type(kind)).decode
+
+
+@cache
+def _infos_taker() -> Callable[[bytes | msgspec.Raw], list[Struct]]:
+    """Make what decodes infos in the same way, all in one go."""
+    kind: Any = _members_type(InfoIn)
+    return msgspec.json.Decoder(list[kind]).decode
 
 
 def _decode_slowly(line: bytes, most: int) -> Frame:
@@ -231,16 +250,26 @@ def _message_of(index: int, item: msgspec.Raw) -> MessageIn | Failed:
 
 
 def _infos_of(value: msgspec.Raw) -> msgspec.Raw:
-    """Leave of each info what counts of it; of too many, which are refused anyway, all."""
+    """Leave of each info what counts of it, up to the first that is none; of too many, all.
+
+    Such a message is refused anyway, by its first fault.
+    """
     if bytes(value).startswith(b"{"):
         return msgspec.Raw(encode(_members(value, InfoIn)))
-    if not bytes(value).startswith(b"["):
+    if not bytes(value).startswith(b"[") or _starts_badly(value):
         return value
     infos = _decode_list(value)
     if len(infos) > MOST_INFOS:
         return value
     # Of msgspec's Raw its stubs say that it is bytes, and it is not.
-    return raw_list(bytes(_infos_of(one) if bytes(one).startswith(b"{") else one) for one in infos)
+    sound = list(takewhile(lambda one: bytes(one).startswith(b"{"), infos))
+    kept = _take(_infos_taker(), raw_list(bytes(one) for one in sound))
+    return msgspec.Raw(encode([*kept, *infos[len(sound) :]]))
+
+
+def _starts_badly(infos: msgspec.Raw) -> bool:
+    """Tell whether the first of some infos is no object: no other one counts then."""
+    return not bytes(infos)[1:].lstrip(b" \t\r\n").startswith((b"{", b"]"))
 
 
 def _frame_id(value: msgspec.Raw | None) -> FrameId:
