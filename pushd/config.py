@@ -165,6 +165,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     packet: Annotated[
         int, within(1024, _MAX, "bytes", "A pushed line, unless one message alone is longer")
     ] = 65536
+    turn: Annotated[
+        int, within(1024, _MAX, "bytes", "Written in one turn of the loop to all together")
+    ] = 524288
     messages_per_frame: Annotated[int, within(1, 10000, "messages", "One message list")] = 100
     infos_per_message: Annotated[int, within(1, 1000, "infos", "One message")] = 20
     text: Annotated[int, within(1, _MAX, "characters", "A text in a message")] = 10000

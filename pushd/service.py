@@ -272,14 +272,21 @@ class Service:
     # --- the end of a turn ----------------------------------------------------------------
 
     def flush_soon(self, peer: Peer) -> None:
-        """Flush a connection at the end of this turn."""
+        """Flush a connection at the end of this turn, or of one of the next if much is written."""
         if not self._dirty:
             self._loop.call_soon(self._flush)
         self._dirty.append(peer)
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
-        for peer in dirty:
+        most = self.stats.bytes_out + self.limits.turn
+        for count, peer in enumerate(dirty):
+            if self.stats.bytes_out >= most:
+                # Who sends, or waits for a short answer, has a turn before the rest of a herd.
+                if not self._dirty:
+                    self._loop.call_soon(self._flush)
+                self._dirty[:0] = dirty[count:]
+                return
             try:
                 peer.flush()
             except Exception as bug:

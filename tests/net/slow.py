@@ -7,9 +7,6 @@ smallest receive buffer and never read; as many others write a byte a second. Th
 1.5 MiB for each that does not read, the others' messages may take twice as long as before, and
 after the write time-out (those that do not read) and a reset (the rest) its memory must be back to
 a tenth above the start. Each device then gets all that waited. Exit code 1 if it is not so.
-
-Latencies are those of this machine, with whatever else runs on it: they are shown, and judged only
-where they are more than four times the idle ones.
 """
 
 import argparse
@@ -34,8 +31,8 @@ MESSAGES = 800  # for each, more than a window and what the kernel takes
 WORDS = "x" * 9000
 LIST = 20
 WRITE_TIMEOUT = 15  # seconds
-SAMPLES = 200
-GROSS = 4.0
+SAMPLES = 1000  # some seconds, from the moment at which all of them come on
+AS_LONG = 2.0  # as idle
 NO_WINDOW = {"limits_window_bytes": 1 << 40, "limits_window_messages": 1_000_000}
 
 
@@ -159,7 +156,7 @@ def judge(figures: Figures, clients: int) -> None:
         figures.problems.append(f"memory stayed at {mib(figures.end)}, from {mib(figures.start)}")
     if figures.closed < clients:
         figures.problems.append(f"{figures.closed} of {clients} that take nothing were closed")
-    if figures.busy > GROSS * figures.idle:
+    if figures.busy > AS_LONG * figures.idle:
         figures.problems.append(f"p99 went from {ms(figures.idle)} to {ms(figures.busy)}")
 
 
