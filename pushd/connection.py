@@ -154,17 +154,20 @@ class Connection(asyncio.Protocol):
             log.info("connection refused", connection=number, address=address, why=refusal.message)
             self._finish(protocol.error("", refusal), "refused")
             return
-        log.debug("connection opened", connection=number, address=address)
+        if self._service.tracing:
+            log.debug("connection opened", connection=number, address=address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; what was confirmed stays, what was not is unknown to the peer."""
         if self._why != "refused":
             session = self.session
+            bound = {"device": session.logged_device} if session.logged_device else {}
             log.info(
                 "connection closed",
                 connection=session.number,
                 address=session.address,
                 user=session.user,
+                **bound,
                 reason=self._why or ("reset" if exc else "cut"),
                 seconds=round(self._service.now() - self._opened, 1),
             )

@@ -96,6 +96,7 @@ class Session:
         "address",
         "heartbeat",
         "link",
+        "logged_device",
         "network",
         "number",
         "operator",
@@ -120,6 +121,7 @@ class Session:
         self.state = State.ANONYMOUS
         self.actor: Actor | None = None  # the login, None without one
         self.user = 0  # the account in logs: it outlives the end of the connection
+        self.logged_device = 0  # likewise
         self.push_id = ""  # the secret of the device, "" without one
         self.outbox: Outbox | None = None  # the device's window, None without one
         self.proven = True  # the client has shown that it knows the pushId, or there is none
@@ -161,6 +163,7 @@ class Session:
         self._move("bind")
         self.actor = bound.actor
         self.user = bound.actor.account
+        self.logged_device = bound.actor.device
         self.push_id = push_id
         self.outbox = outbox
         self.show_presence = bound.show_presence
@@ -170,7 +173,7 @@ class Session:
         """Be as before the login."""
         self._move("logout")
         self._forget()
-        self.user = 0
+        self.user = self.logged_device = 0
 
     def end(self) -> None:
         """Be nobody for ever; a second time changes nothing."""

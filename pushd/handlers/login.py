@@ -178,6 +178,7 @@ async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
         answering=ctx.hub.answering_devices_of(session.account),
         then=lambda bound: _bind(ctx, session, bound, push_id, fresh=True),
     )
+    log.info("started", device=bound.actor.device, queued=bound.queued)
     return await _started(ctx, session, frame, bound)
 
 
@@ -212,6 +213,8 @@ async def _resume(ctx: Context, session: Session, frame: Frame, actor: Actor | N
         oldest=ctx.clock.wall() - ctx.config.queue.device_days * DAY,
         then=lambda bound: _bind(ctx, session, bound, push_id),
     )
+    # At info the line of its end tells it all: phones come and go, and each line takes space.
+    log.debug("started again", device=bound.actor.device, queued=bound.queued)
     return await _started(ctx, session, frame, bound)
 
 
@@ -239,7 +242,6 @@ async def _started(ctx: Context, session: Session, frame: Frame, bound: Bound) -
     wanted = frame.heartbeat or limits.heartbeat
     session.heartbeat = min(max(wanted, limits.heartbeat_min), limits.heartbeat_max)
     session.accept(frame.accept or [])
-    log.info("started", device=bound.actor.device, queued=bound.queued)
     if session.accepts & ACCEPTS["presence"]:
         ctx.hub.watch(session, await ctx.store.friends.ids(bound.actor.account))
     return reply(

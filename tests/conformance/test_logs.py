@@ -138,12 +138,14 @@ async def test_a_life_in_lines(operated: Operate) -> None:
         ("taken over", 1, user, None),
     ]
     assert set(told[7:]) == {
-        ("started", 3, user, None),
         ("connection closed", 1, user, "replaced"),
         ("wrong password", 4, 0, None),
         ("connection closed", 3, user, "reset"),
         ("connection closed", 4, 0, "closed by the peer"),
     }
+    ends = {line["connection"]: line for line in own.lines("connection closed")}
+    assert ends[3]["device"] == ends[1]["device"] == own.lines("started")[0]["device"]
+    assert "device" not in ends[4]
     assert own.lines("wrong password")[0]["address"] == "127.0.0.1"
     assert own.lines("wrong password")[0]["status"] == 10000
     assert {line["address"] for line in own.lines("connection closed")} == {"127.0.0.1"}
