@@ -93,6 +93,8 @@ class Store:
         self._workers = workers  # the writer's connection first
         self._log_bytes = 0  # set by `configure`, as all settings are
         self._task: asyncio.Task[None] | None = None
+        self._left: dict[int, int] = {}  # devices that have gone and are not handed in, by account
+        self._noting = False  # others that have gone are handed in and not committed yet
 
     @classmethod
     async def open(cls, config: Config, clock: Clock, kind: type[Worker] = Worker) -> "Store":
@@ -223,9 +225,25 @@ class Store:
         self.writer.forget_ack(actor.device)
 
     def seen(self, actor: Actor) -> None:
-        """Note that a device was connected until now; nobody waits for it."""
-        noun = self.devices
-        self._unwaited(lambda journal: noun.note_seen(journal, actor.account, actor.device))
+        """Note that a device was connected until now; nobody waits for it.
+
+        Who goes while such notes wait for their commit is noted in the next one, all at once.
+        """
+        self._left[actor.device] = actor.account
+        if not self._noting:
+            self._note_seen()
+
+    def _note_seen(self) -> None:
+        noun, left = self.devices, self._left
+        self._left = {}
+
+        def noted(_: object) -> None:
+            self._noting = False
+            if self._left:
+                self._note_seen()
+
+        self._noting = True
+        self._unwaited(lambda journal: noun.note_seen(journal, left)).add_done_callback(noted)
 
     def prove(self, actor: Actor) -> None:
         """Note that a device's client knows its pushId; nobody waits for it."""
@@ -237,11 +255,12 @@ class Store:
         noun = self.devices
         self._unwaited(lambda journal: noun.drop(journal, actor.account, actor.device))
 
-    def _unwaited(self, change: Callable[[Journal], None]) -> None:
+    def _unwaited(self, change: Callable[[Journal], None]) -> asyncio.Future[None]:
         verb = Verb(change, grows=False)
         # When it cannot be done, all stays as it was.
         verb.future.add_done_callback(asyncio.Future.exception)
         self.writer.submit(verb)
+        return verb.future
 
     async def tend_log(self) -> int:
         """Keep the write-ahead log small; gives its size in bytes while a reader prevents that."""
@@ -261,6 +280,8 @@ class Store:
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""
+        if self._left:
+            self._note_seen()
         self.writer.stop()
         try:
             if self._task is not None:

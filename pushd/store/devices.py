@@ -1,7 +1,7 @@
 """Devices: the secret names of queues, and what becomes of a queue when its device dies."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import Refusal
@@ -39,7 +39,9 @@ class Devices(Noun):
         def change(journal: Journal) -> Bound:
             dropped = _make_room(journal, actor.account, most, online)
             device = _insert(journal, actor.account, token, name, answering)
-            bound = _bound(journal, device, actor.generation, self.epoch)
+            query = "SELECT show_presence, read_receipts FROM account WHERE id = ?"
+            flags = journal.db.execute(query, (actor.account,)).fetchone()
+            bound = _bound(journal, device, actor.generation, flags, self.epoch)
             bound.signed_out = dropped
             return bound
 
@@ -62,7 +64,8 @@ class Devices(Noun):
 
         def change(journal: Journal) -> Bound:
             query = (
-                "SELECT d.id, d.account, a.generation FROM device d JOIN account a"
+                "SELECT d.id, d.account, a.generation, a.show_presence, a.read_receipts"
+                " FROM device d JOIN account a"
                 " ON a.id = d.account WHERE d.token = ? AND d.last_seen >= ? AND NOT a.disabled"
             )
             found = journal.db.execute(query, (token, oldest)).fetchone()
@@ -75,7 +78,7 @@ class Devices(Noun):
                     " WHERE id = ?3"
                 )
                 journal.db.execute(update, (journal.now, name, found[0]))
-            return _bound(journal, found[0], found[2], self.epoch)
+            return _bound(journal, found[0], found[2], found[3:], self.epoch)
 
         return await self.writer.call(change, actor=actor, grows=False, then=then)
 
@@ -107,14 +110,16 @@ class Devices(Noun):
             update = "UPDATE device SET last_seen = ? WHERE id = ?"
             journal.db.execute(update, (journal.now, device))
 
-    def note_seen(self, journal: Journal, account: int, device: int) -> None:
-        """Note that a device was connected until now; runs in the writer's thread."""
+    def note_seen(self, journal: Journal, devices: Mapping[int, int]) -> None:
+        """Note that devices, each with its account, were connected until now.
+
+        Runs in the writer's thread.
+        """
         if journal.reserve.spent:
             return
-        update = "UPDATE device SET last_seen = ? WHERE id = ?"
-        journal.db.execute(update, (journal.now, device))
-        update = "UPDATE account SET last_seen = ? WHERE id = ?"
-        journal.db.execute(update, (journal.now, account))
+        for table, numbers in (("device", devices.keys()), ("account", set(devices.values()))):
+            update = f"UPDATE {table} SET last_seen = ? WHERE id = ?"
+            journal.db.executemany(update, [(journal.now, number) for number in sorted(numbers)])
 
     def note_proven(self, journal: Journal, device: int) -> None:
         """Note that a device's client knows its pushId; runs in the writer's thread."""
@@ -242,12 +247,12 @@ def _insert(
     return device
 
 
-def _bound(journal: Journal, device: int, generation: int, epoch: str) -> Bound:
+def _bound(
+    journal: Journal, device: int, generation: int, flags: tuple[int, int], epoch: str
+) -> Bound:
     queue = journal.queue(device)
     assert queue is not None, "the device was there a moment ago"
     journal.forget_acks(device)
-    query = "SELECT show_presence, read_receipts FROM account WHERE id = ?"
-    flags = journal.db.execute(query, (queue.account,)).fetchone()
     return Bound(
         Actor(queue.account, device, generation),
         queue.acked,
