@@ -335,7 +335,7 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
             "In memory before the index by clientId takes them",
             restart=True,
         ),
-    ] = 16384
+    ] = 65536
     history_days: Annotated[
         int, within(0, 36500, "days", "A message stays in history; 0 keeps it for ever")
     ] = 0

@@ -123,7 +123,7 @@ class Journal:
         pairs: int,
         young_rows: int = 65536,
         young_chats: int = 4096,
-        young_client_ids: int = 16384,
+        young_client_ids: int = 65536,
         trace: Trace | None = None,
     ) -> None:
         self.clock = clock
