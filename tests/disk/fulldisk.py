@@ -252,6 +252,7 @@ async def exhausted(folder: Path) -> list[str]:
     except (AssertionError, RuntimeError, OSError, EOFError) as problem:
         return [f"without a byte left, {type(problem).__name__}: {problem}"]
     finally:
+        own.dial.close()
         own.kill()
 
 
