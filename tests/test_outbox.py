@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushd.outbox import Entry, Outbox, with_seq
+from pushd.store.records import rest_of, whole
 
 MAX_COUNT = 5
 MAX_BYTES = 240
@@ -508,3 +509,13 @@ def test_state_is_shown() -> None:
     box = outbox()
     box.offer(1, 1, b"secret")
     assert "last=1" in repr(box) and "1 pending" in repr(box) and "secret" not in repr(box)
+
+
+def test_a_page_says_what_live_delivery_says() -> None:
+    """A message is the same bytes for a device, however it comes to it."""
+    body, date = (
+        '"chatId":"1-2","info":[{"category":"0","content":"ä"}]'.encode(),
+        "2026-01-02T03:04:05",
+    )
+    live = with_seq(7, rest_of(9, body, date, 1_767_323_045_678))
+    assert whole(7, 9, body, date, 1_767_323_045_678) == live

@@ -20,7 +20,7 @@ from .indexes import in_both, newest_of
 from .journal import Journal
 from .noun import Noun, reads, writes
 from .posting import own_copy
-from .records import checksum, digest, pair_key, rest_of, sound, system_key
+from .records import checksum, digest, pair_key, rest_of, sound, system_key, whole
 
 # The body is read as bytes, for a damaged one may be no text.
 BODY = "CAST(m.body AS BLOB), m.chat, m.checksum"
@@ -94,25 +94,27 @@ class Messages(Noun):
         page: list[Entry] = []
         last = run = after  # a run of expired messages began behind `run`
         in_run = False
+        second, date = -1, ""  # that was written last
         # An unfinished cursor would keep its old view of the store for the reads after it.
         with closing(db.execute(PAGE, (device, after, upto, count))) as rows:
-            for seq, message, created, *stored, sender, client_id, expires in rows:
-                expired = stored[0] is not None and expires is not None and expires <= now
-                body = None if expired else self._body(message, created, *stored)
-                if body is None:
+            for seq, message, created, body, chat, sum_, sender, client_id, expires in rows:
+                expired = body is not None and expires is not None and expires <= now
+                if body is None or expired or not self._holds(message, chat, created, body, sum_):
                     if expired and in_run:
                         # One gap speaks for all of them.
                         page.pop()
                     else:
                         run = last
                     # Of a damaged one the chat is known, where its place in the history is.
-                    chat = 0 if expired else stored[1]
-                    data = self._gap(db, device, seq, run + 1, message, chat)
+                    data = self._gap(db, device, seq, run + 1, message, 0 if expired else chat)
                 else:
-                    rest = rest_of(message, body, self.dates.text(created), created)
+                    if created // 1000 != second:
+                        second, date = created // 1000, self.dates.text(created)
                     if sender == account:
-                        rest = own_copy(rest, client_id)
-                    data = with_seq(seq, rest)
+                        rest = own_copy(rest_of(message, body, date, created), client_id)
+                        data = with_seq(seq, rest)
+                    else:
+                        data = whole(seq, message, body, date, created)
                 in_run = expired
                 page.append((seq, message, data))
                 last = seq
@@ -255,22 +257,21 @@ class Messages(Noun):
         return items, False
 
     def _message(self, row: tuple[Any, ...], viewer: int) -> bytes:
-        number, created, *stored, sender, client_id = row
-        body = self._body(number, created, *stored)
-        rest = rest_of(number, body or DAMAGED, self.dates.text(created), created)
+        number, created, body, chat, sum_, sender, client_id = row
+        if body is None or not self._holds(number, chat, created, body, sum_):
+            body = DAMAGED
+        rest = rest_of(number, body, self.dates.text(created), created)
         if sender == viewer:
             rest = own_copy(rest, client_id)
         return b"{" + rest
 
-    def _body(
-        self, number: int, created: int, data: bytes | None, chat: int, sum_: int | None
-    ) -> bytes | None:
-        """Give the body of a message; None for one that is not there, or is damaged."""
-        if data is None or sound(number, chat, created, data, sum_):
-            return data
+    def _holds(self, number: int, chat: int, created: int, body: bytes, sum_: int | None) -> bool:
+        """Tell whether a message is what was written; one that is not is counted and logged."""
+        if sound(number, chat, created, body, sum_):
+            return True
         self.damaged += 1
         log.error("a message is damaged", message=number)
-        return None
+        return False
 
     @reads(long=True)
     def chats(

@@ -106,6 +106,12 @@ def rest_of(number: int, body: bytes, date: str, ms: int) -> bytes:
     return b'"msgId":"%d",%b%b' % (number, body, tail_of(date, ms))
 
 
+def whole(seq: int, number: int, body: bytes, date: str, ms: int) -> bytes:
+    """Encode a message for one device in one go: `with_seq` of `rest_of`."""
+    form = b'{"seq":%d,"msgId":"%d",%b,"createTime":"%b","time":%d}'
+    return form % (seq, number, body, date.encode(), ms)
+
+
 def tail_of(date: str, ms: int) -> bytes:
     """Give the end of a message that was accepted then."""
     return f',"createTime":"{date}","time":{ms}}}'.encode()
@@ -120,7 +126,7 @@ def sound(number: int, chat: int, created: int, body: bytes, sum_: int | None) -
     """Tell whether a stored body is what was written; rows of earlier versions have no sum."""
     if sum_ is None:
         return is_text(body)
-    return sum_ == checksum(number, chat, created, body)
+    return sum_ == crc32(body, (number ^ chat ^ created) & 0xFFFFFFFF)
 
 
 def is_text(body: bytes) -> bool:
