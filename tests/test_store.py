@@ -881,6 +881,27 @@ async def test_a_device_lives_ninety_days_without_a_connection(bench: Bench) -> 
 
 
 @on_both_loops
+async def test_all_who_go_are_noted(bench: Bench) -> None:
+    """Many who go at once share a commit, and those of the last moment are in the last one."""
+    a, b = await bench.friends()
+    c = (await bench.bind(await bench.user())).actor
+    seen = "SELECT last_seen FROM device WHERE id IN (?, ?, ?) ORDER BY id"
+    bench.clock.ms += 1000
+    batches = bench.store.writer.batches
+    for actor in (a, b, c, a):
+        bench.store.seen(actor)
+    for _ in range(2):
+        await bench.store.writer.barrier()
+    assert bench.sql(seen, a.device, b.device, c.device) == [(bench.clock.ms,)] * 3
+    assert bench.store.writer.batches <= batches + 3
+    bench.clock.ms += 1000
+    for actor in (a, b, c):
+        bench.store.seen(actor)
+    await bench.reopen()
+    assert bench.sql(seen, a.device, b.device, c.device) == [(bench.clock.ms,)] * 3
+
+
+@on_both_loops
 async def test_a_device_is_bound_by_its_own_account_only(bench: Bench) -> None:
     """With a login of another account, or an unknown token, a device cannot be taken up."""
     a, b = await bench.friends()
