@@ -49,6 +49,8 @@ TOOLS = {
     "stops": "Stops and upgrades under load",
 }
 
+CONTROL = 60  # characters of what a control was caught by
+
 Record = dict[str, Any]
 
 
@@ -74,7 +76,7 @@ def tables(recorded: dict[str, Record]) -> str:
         figures = "; ".join(
             f"{name}: {_number(value)}" for name, value in record["figures"].items()
         )
-        controls = "; ".join(f"{name}: {what}" for name, what in record["controls"].items())
+        controls = "; ".join(f"{name}: {_cut(what)}" for name, what in record["controls"].items())
         cells = (
             f"{TOOLS[tool]} (`make {tool}`)",
             figures,
@@ -89,6 +91,11 @@ def tables(recorded: dict[str, Record]) -> str:
         )
     lines += ["", *_violations(recorded)]
     return "\n".join(lines)
+
+
+def _cut(what: str) -> str:
+    """Leave of what a control was caught by as much as a table bears."""
+    return what if len(what) <= CONTROL else what[: CONTROL - 1] + "…"
 
 
 def _number(value: object) -> str:
