@@ -94,9 +94,11 @@ class Plan:
 
     @property
     def warm_up(self) -> float:
-        """Of each life, in which caches fill and the first herds come."""
-        life = min(self.life, self.seconds)
-        return life / 4 if life >= 3600 else life / 2
+        """Of each life: caches fill, the first herds come, and the first backup is made.
+
+        A backup loads what it needs, once: 4 MiB, which would be growth in the rest of an hour.
+        """
+        return min(self.life, self.seconds) / 2
 
     @property
     def window(self) -> float:
@@ -638,10 +640,17 @@ def main() -> int:
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="")
     parser.add_argument("--controls", action="store_true", help="then run the servers with faults")
     parser.add_argument("--folder", type=Path, help="keep data, log and samples here")
+    parser.add_argument("--judge", action="store_true", help="judge only the samples kept there")
     options = parser.parse_args()
     plan = Plan(
         options.minutes * 60, options.devices, options.rate, options.churn, options.life * 60
     )
+    if options.judge:
+        lines = (options.folder / "samples").read_text().splitlines()
+        samples = [Sample(**json.loads(line)) for line in lines]
+        verdicts = judge(samples, plan.warm_up, plan.parts, plan.bars)
+        print(*verdicts, sep="\n")
+        return 1 if any(not one.holds for one in verdicts) else 0
     print(f"seed                    {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
