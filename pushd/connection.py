@@ -32,7 +32,7 @@ from .outbox import Outbox
 from .protocol import Splitter
 from .service import Service
 from .session import Session, State
-from .sockets import listener_kind, peer_address, unheard
+from .sockets import listener_kind, peer_address, tune, unheard
 from .status import Status
 from .store import Post
 
@@ -144,6 +144,7 @@ class Connection(asyncio.Protocol):
         address = peer_address(transport)
         self.kind = "control" if self.operator else listener_kind(transport)
         limits = self._service.limits
+        tune(transport, limits.write_timeout)
         self.transport.set_write_buffer_limits(high=limits.packet)
         number = self._service.next_number()
         self.session = Session(number, address, self, limits.heartbeat, operator=self.operator)

@@ -25,15 +25,15 @@ from typing import Any
 
 import structlog
 
-from .config import Config, parse_address
+from .config import parse_address
 from .connection import Connection
 from .service import Service
-from .sockets import bound, plain_host, text_of, tune
+from .sockets import bound, plain_host, text_of
 
 log = structlog.get_logger("pushd.listeners")
 
 # Connections that are accepted before others have their turn.
-ACCEPTS_A_TURN = 16
+ACCEPTS_A_TURN = 64
 # Seconds until a paused listener looks again, and between two lines of the log about it.
 LOOK_AGAIN = 0.25
 SAY_AGAIN = 60.0
@@ -75,15 +75,6 @@ class Listeners:
         # Half of them where there are next to none: a server without clients is of no use.
         self._most = max(files - RESERVED_FILES, files // 2)
 
-    def prepare(self, fresh: Config) -> Callable[[], None]:
-        """Have who connects after a reload be as it says."""
-
-        def use() -> None:
-            for sock, _ in self._sockets:
-                tune(sock, fresh.limits.write_timeout)
-
-        return use
-
     # --- opening and closing --------------------------------------------------------------
 
     async def listen(self, text: str, *, tls: bool = False) -> None:
@@ -102,7 +93,6 @@ class Listeners:
         # The whole line again: who passed the socket may have asked for a short one.
         sock.listen(self._service.ctx.config.server.backlog)
         sock.setblocking(False)
-        tune(sock, self._service.limits.write_timeout)
         welcome = self._shake_hands if tls else self._greet
         self._sockets.append((sock, welcome))
         self.addresses.append(text_of(sock.getsockname()))

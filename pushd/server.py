@@ -228,7 +228,7 @@ class Server:
         await self._listen_for_control(loop, service)
         exporter = self._export(loop, sources)
         self.health.watch(loop)
-        self._reloader.prepare += (self._prepare_certificate, listeners.prepare)
+        self._reloader.prepare.append(self._prepare_certificate)
         background = [
             loop.create_task(self._reload_when_asked()),
             loop.create_task(_every(SWEEP, service.sweep)),

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import structlog
@@ -82,7 +82,6 @@ def peer_address(transport: asyncio.BaseTransport) -> str:
     return plain_host(peer[0])
 
 
-@lru_cache(maxsize=4096)
 def plain_host(host: str) -> str:
     """Give an address without its interface, and an IPv4 one in its own form."""
     try:
@@ -149,14 +148,18 @@ def unheard(transport: asyncio.BaseTransport) -> bool:
     return bool(info[_BACKOFF])
 
 
-def tune(listener: socket.socket, seconds: int) -> None:
+def tune(transport: asyncio.BaseTransport, seconds: int) -> None:
     """Set what each connection has: no delay, keepalive, and an end for a peer that is gone.
 
-    It is gone when it has not acknowledged a byte for so many seconds. What is accepted inherits
-    this from its listener, which saves system calls for each connection.
+    It is gone when it has not acknowledged a byte for so many seconds.
     """
-    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds)
+    except OSError as problem:
+        # The peer has gone already; connection_lost follows.
+        log.debug("cannot set socket options", problem=str(problem))

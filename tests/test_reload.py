@@ -1,19 +1,17 @@
 """A reload: as if the server had been started so, and without holding it up."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 
 from pushd import config, log
 from pushd.config import SETTINGS, Config, value_of
-from pushd.connection import Connection
 from pushd.errors import ConfigError
 from pushd.server import Server
 from pushd.settings import Setting
@@ -267,26 +265,6 @@ async def test_deadlines_of_connections_follow(tmp_path: Path) -> None:
         await server.reload()
         assert await wire.rest(5.0) == []
         wire.close()
-
-
-async def test_the_kernel_is_as_patient_as_the_setting(tmp_path: Path) -> None:
-    """Who connects after a reload may take nothing for as long as the new setting says."""
-    before = base(tmp_path)
-    limits = msgspec.structs.replace(before.limits, write_timeout=7)
-    async with running(before, lambda: msgspec.structs.replace(before, limits=limits)) as server:
-        assert server.service is not None
-        patience = []
-        for _ in range(2):
-            wire = await dial(server)
-            await wire.fence()
-            (peer,) = server.service.connections
-            sock = cast(Connection, peer).transport.get_extra_info("socket")
-            patience.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
-            await wire.ok("quit")
-            await wire.rest()
-            wire.close()
-            await server.reload()
-        assert patience == [1000 * before.limits.write_timeout, 7000]
 
 
 async def test_budgets_and_lists_follow(tmp_path: Path) -> None:

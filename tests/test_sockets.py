@@ -111,16 +111,3 @@ async def test_a_port_in_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     without_ipv6(monkeypatch, errno.EADDRINUSE)
     with pytest.raises(OSError, match="no IPv6"):
         await bound("")
-
-
-def test_what_is_accepted_is_tuned_as_its_listener() -> None:
-    """No delay, keepalive and the time a peer may take nothing come from the listening socket."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        sockets.tune(listener, 7)
-        with socket.create_connection(listener.getsockname()):
-            accepted, _ = listener.accept()
-    with accepted:
-        tcp = socket.IPPROTO_TCP
-        assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 7000
-        assert accepted.getsockopt(tcp, socket.TCP_NODELAY)
-        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
