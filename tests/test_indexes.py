@@ -34,7 +34,7 @@ class Shelf:
         made: dict[int, tuple[int, int | None]] = {}
         for number in range(self.next_id, self.next_id + size):
             chat = self.random.randint(1, 8)
-            key = self.random.getrandbits(62) if self.random.random() < 0.9 else None
+            key = self.random.getrandbits(64) - (1 << 63) if self.random.random() < 0.9 else None
             made[number] = (chat, key)
             self.db.execute(
                 "INSERT INTO message (id, chat, sender, created, body, client_key)"

@@ -25,6 +25,9 @@ from .rows import insert_rows
 
 # Entries that a sweep moves with a commit, at least.
 LEAST_SLICE = 64
+# Bits of a key that tell its range. The keys of a range are sorted when their turn comes: all of
+# them at once would hold everybody up for 40 ms.
+RANGE_BITS = 6
 CHAT_PARTS = ("chat_recent", "chat_message")
 # Where rows of a queue are, and what belongs to them.
 QUEUE_TABLES = ("queue_recent", "queue_old", "gap", "gap_chat")
@@ -125,7 +128,9 @@ class ClientKeys:
         self._limit = limit
         self._young: dict[int, int] = {}  # what is committed and not in the sweep
         self._sweep: dict[int, int] = {}  # what is being moved; here until all of it is
-        self._order: list[int] = []  # its keys in their order
+        self._ranges = _no_keys()  # the young keys
+        self._left: list[list[int]] = []  # those of the sweep that are not in their order yet
+        self._order: list[int] = []  # the others, in their order
         self._done = 0  # how many of these are in the table
         self._moved = 0  # how many more this batch moves
 
@@ -137,6 +142,7 @@ class ClientKeys:
             " max(CAST(value AS INTEGER)) FROM meta WHERE key IN ('client_keys', 'client_ids'))"
         )
         self._young = dict(db.execute(query))
+        self._sort_in(self._young)
 
     def find(self, keys: Sequence[int]) -> list[int]:
         """Give the young messages that have one of these keys, the newest of a key last."""
@@ -144,20 +150,22 @@ class ClientKeys:
 
     def settle(self, db: sqlite3.Connection, messages: int) -> None:
         """Move a slice of the young entries to the table, if a sweep is due."""
-        if not self._order:
+        if not self._order and not self._left:
             if len(self._young) < self._limit:
                 return
             self._sweep, self._young = self._young, {}
-            self._order = sorted(self._sweep)
-        sweep = self._sweep
-        part = self._order[self._done : self._done + _slice(messages)]
+            self._left = [keys for keys in self._ranges if keys]
+            self._ranges = _no_keys()
+        sweep, wanted = self._sweep, _slice(messages)
+        while self._left and len(self._order) - self._done < wanted:
+            self._order += sorted(self._left.pop())
+        part = self._order[self._done : self._done + wanted]
         self._moved = len(part)
-        if len(sweep) < len(self._order):
-            # Some were freed meanwhile.
-            part = [key for key in part if key in sweep]
+        # Some were freed meanwhile.
+        part = [key for key in part if key in sweep]
         rows = list(chain.from_iterable(zip(part, map(sweep.__getitem__, part), strict=True)))
         insert_rows(db, "INSERT OR IGNORE INTO client_key (key, message)", 2, rows)
-        if self._done + self._moved == len(self._order) and sweep:
+        if self._done + self._moved == len(self._order) and not self._left and sweep:
             mark = "UPDATE meta SET value = ? WHERE key = 'client_keys'"
             db.execute(mark, (str(max(sweep.values())),))
 
@@ -167,10 +175,19 @@ class ClientKeys:
             self._done += self._moved
             self._moved = 0
             if self._done == len(self._order):
-                self._sweep, self._order, self._done = {}, [], 0
+                self._order, self._done = [], 0
+                if not self._left:
+                    self._sweep = {}
         if self.added:
             self._young.update(self.added)
+            self._sort_in(self.added)
             self.added = {}
+
+    def _sort_in(self, keys: Iterable[int]) -> None:
+        ranges = self._ranges
+        for key in keys:
+            # Of a negative one the range counts from the end.
+            ranges[key >> (64 - RANGE_BITS)].append(key)
 
     def rolled_back(self) -> None:
         """Forget what the batch did."""
@@ -185,3 +202,7 @@ class ClientKeys:
             for part in (self._sweep, self._young):
                 if part.get(key) == message:
                     del part[key]
+
+
+def _no_keys() -> list[list[int]]:
+    return [[] for _ in range(1 << RANGE_BITS)]
