@@ -169,6 +169,8 @@ async def start(ctx: Context, session: Session, frame: Frame) -> bytes:
             if problem.status != Status.ERROR_NET or problem.field != "pushId":
                 raise
     push_id = ctx.token()
+    # The device that is longest offline makes room: who has just gone is not that one.
+    ctx.store.hand_in_seen()
     bound = await ctx.store.devices.create(
         actor,
         _digest(push_id),

@@ -231,16 +231,18 @@ class Store:
         """
         self._left[actor.device] = actor.account
         if not self._noting:
-            self._note_seen()
+            self.hand_in_seen()
 
-    def _note_seen(self) -> None:
+    def hand_in_seen(self) -> None:
+        """Have all who have gone noted before what is handed in from now on."""
+        if not self._left:
+            return
         noun, left = self.devices, self._left
         self._left = {}
 
         def noted(_: object) -> None:
             self._noting = False
-            if self._left:
-                self._note_seen()
+            self.hand_in_seen()
 
         self._noting = True
         self._unwaited(lambda journal: noun.note_seen(journal, left)).add_done_callback(noted)
@@ -280,8 +282,7 @@ class Store:
 
     async def close(self) -> None:
         """Commit what waits and close; a store that failed is only closed."""
-        if self._left:
-            self._note_seen()
+        self.hand_in_seen()
         self.writer.stop()
         try:
             if self._task is not None:

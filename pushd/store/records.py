@@ -125,7 +125,7 @@ def checksum(number: int, chat: int, created: int, body: bytes) -> int:
 def sound(number: int, chat: int, created: int, body: bytes, sum_: int | None) -> bool:
     """Tell whether a stored body is what was written; rows of earlier versions have no sum."""
     if sum_ is None:
-        return is_text(body)
+        return bool(body) and is_text(body)
     return sum_ == crc32(body, (number ^ chat ^ created) & 0xFFFFFFFF)
 
 
