@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_opened",
         "_out",
+        "_out_bytes",
         "_paused_at",
         "_pending",
         "_post",
@@ -104,7 +105,8 @@ class Connection(asyncio.Protocol):
         self._service = service
         self._splitter = Splitter()
         self._slots: list[Slot] = []
-        self._out: list[bytes] = []  # replies that leave at the end of this turn
+        self._out: list[bytes] = []  # replies that leave with the next flush
+        self._out_bytes = 0  # of these
         self._held: tuple[Frame, bytes] | None = None
         self._busy = False
         self._gate = False  # the barrier is start or restart: no delivery before its reply
@@ -212,7 +214,7 @@ class Connection(asyncio.Protocol):
     def _blocked(self) -> bool:
         """True when complete lines may lie unhandled."""
         waits = self._busy or self._held or self._paused_at or self._yielding
-        return bool(waits) or self._stalled or self._bad_first
+        return bool(waits) or self._stalled or self._bad_first or self._full
 
     @property
     def _stalled(self) -> bool:
@@ -222,6 +224,11 @@ class Connection(asyncio.Protocol):
             if ready is not None and len(ready) >= limit:
                 return True
         return self._pending >= limit or (self._pending > 0 and self._service.saturated)
+
+    @property
+    def _full(self) -> bool:
+        """True while so much waits for the next flush that nothing more is handled."""
+        return self._out_bytes >= self._service.limits.packet
 
     @property
     def _bad_first(self) -> bool:
@@ -244,7 +251,7 @@ class Connection(asyncio.Protocol):
 
     def _handle_lines(self) -> None:
         seen = 0
-        while not (self._busy or self._ending or self._paused_at):
+        while not (self._busy or self._ending or self._paused_at or self._full):
             if self._held is not None:
                 self._submit()
                 if not self._slots:
@@ -548,6 +555,7 @@ class Connection(asyncio.Protocol):
     def _write(self, replies: list[bytes], bad: list[bool]) -> None:
         """Put replies out; the last of too many bad lines in a row is the last frame."""
         self.wake()
+        self._out_bytes += sum(map(len, replies))
         if True not in bad:
             self._out += replies
             self._bad = 0
@@ -582,6 +590,9 @@ class Connection(asyncio.Protocol):
             if self._service.tracing:
                 log.debug("written", connection=self.session.number, bytes=len(data))
             out.clear()
+        if self._full:
+            self._service.call_soon(self._go_on)
+        self._out_bytes = 0
         if outbox is not None and outbox.wants_page and not self._gate:
             self._service.spawn(self._read_page(self.session, outbox))
 
@@ -600,8 +611,9 @@ class Connection(asyncio.Protocol):
             self._service.note_sent(self.session.device, *outbox.span(len(messages)))
             out.append(data)
             left -= len(data)
-        if not outbox.idle:
-            self.wake()
+        if not outbox.idle and not self._dirty:
+            self._dirty = True
+            self._service.flush_later(self)
 
     async def _read_page(self, session: Session, outbox: Outbox) -> None:
         """Fetch what waits in the store, as far as the window has room."""
@@ -636,8 +648,9 @@ class Connection(asyncio.Protocol):
 
     def signal(self, data: bytes) -> None:
         """Write a frame that may be dropped; a slow peer is not told."""
-        if not (self._paused_at or self._ending or self._gate):
+        if not (self._paused_at or self._ending or self._gate or self._full):
             self._out.append(data)
+            self._out_bytes += len(data)
             self.wake()
 
     # --- ending ---------------------------------------------------------------------------

@@ -135,6 +135,8 @@ class Service:
         self._loop = loop
         self._per_address: Counter[str] = Counter()
         self._dirty: list[Peer] = []  # to be flushed at the end of this turn
+        self._late: list[Peer] = []  # to be flushed when the others have had their share
+        self._flushing = False  # a flush is due
         self._buckets: dict[int, set[Peer]] = {}  # by when to look, in steps of SWEEP
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = 0
@@ -273,26 +275,42 @@ class Service:
 
     def flush_soon(self, peer: Peer) -> None:
         """Flush a connection at the end of this turn, or of one of the next if much is written."""
-        if not self._dirty:
-            self._loop.call_soon(self._flush)
         self._dirty.append(peer)
+        self._flush_next()
+
+    def flush_later(self, peer: Peer) -> None:
+        """Flush a connection that has had its share of this turn, behind all who wait already."""
+        self._late.append(peer)
+        self._flush_next()
+
+    def _flush_next(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
+        self._flushing = False
+        late, self._late = self._late, []
+        fresh, self._dirty = self._dirty, []
+        # Each has a share of its own: a short answer does not wait behind a herd.
+        left = [*self._flush_some(late), *self._flush_some(fresh)]
+        self._late[:0] = left  # before who has had a share
+        if self._late:
+            self._flush_next()
+
+    def _flush_some(self, peers: list[Peer]) -> list[Peer]:
+        """Flush until a turn's share is written; gives who is left."""
         most = self.stats.bytes_out + self.limits.turn
-        for count, peer in enumerate(dirty):
+        for count, peer in enumerate(peers):
             if self.stats.bytes_out >= most:
-                # Who sends, or waits for a short answer, has a turn before the rest of a herd.
-                if not self._dirty:
-                    self._loop.call_soon(self._flush)
-                self._dirty[:0] = dirty[count:]
-                return
+                return peers[count:]
             try:
                 peer.flush()
             except Exception as bug:
                 # It costs this connection, and none of those behind it.
                 internal_error(bug, "flush")
                 peer.abort()
+        return []
 
     # --- the sweep ------------------------------------------------------------------------
 
