@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -82,6 +82,7 @@ def peer_address(transport: asyncio.BaseTransport) -> str:
     return plain_host(peer[0])
 
 
+@lru_cache(maxsize=4096)
 def plain_host(host: str) -> str:
     """Give an address without its interface, and an IPv4 one in its own form."""
     try:
