@@ -12,7 +12,7 @@ makes it right: lagging ends only when `last == newest`, never because a page ca
 (rows may have been committed after the page was read).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 # One message of the queue: its seq, its msgId, and its JSON with the seq in it.
 Entry = tuple[int, int, bytes]
@@ -115,13 +115,20 @@ class Outbox:
         self.reading = True
         return self.last, self.newest
 
-    def end_page(self, entries: Iterable[Entry]) -> None:
+    def end_page(self, entries: Sequence[Entry]) -> None:
         """Take a page in; the entries follow `last` in order and stay within the bounds asked."""
         self.reading = False
-        stubs, self._stubs = self._stubs or {}, None
-        for seq, msg_id, data in entries:
-            stub = stubs.get(msg_id)
-            self._take(seq, msg_id, data if stub is None else with_seq(seq, stub))
+        stubs, self._stubs = self._stubs, None
+        if stubs:
+            entries = [
+                (seq, msg_id, with_seq(seq, stubs[msg_id]) if msg_id in stubs else data)
+                for seq, msg_id, data in entries
+            ]
+        for seq, _, data in entries:
+            assert seq > self.last, "the queue went backwards"
+            self.last = seq
+            self._bytes += len(data)
+        self._pending += entries
         if self.last >= self.newest:
             self.lagging = False
 
@@ -135,12 +142,14 @@ class Outbox:
         pending = self._pending
         size = 0
         count = 0
+        # One larger message may leave where nothing is in flight.
+        room = self._max_bytes - self._flight_bytes
+        first = not self._flight
         for _, _, data in pending:
-            more = len(data) + COMMA
-            if count and size + more > limit:
+            more = len(data)
+            if count and size + count * COMMA + more + COMMA > limit:
                 break
-            in_flight = self._flight_bytes + size - count * COMMA + len(data)
-            if (count or self._flight) and in_flight > self._max_bytes:
+            if size + more > room and not (first and not count):
                 break
             size += more
             count += 1
@@ -151,7 +160,7 @@ class Outbox:
         flight = self._flight
         flight += [(seq, msg_id, len(data), False) for seq, msg_id, data in taken]
         flight[-1] = (*flight[-1][:3], True)
-        self._flight_bytes += size - count * COMMA
+        self._flight_bytes += size
         return [entry[2] for entry in taken]
 
     def span(self, count: int) -> tuple[int, int]:
