@@ -62,8 +62,8 @@ BUGS = (
     Bug(
         "lines behind a start are run before it has ended",
         "connection.py",
-        "        while not (self._busy or self._ending or self._paused_at):",
-        "        while not (self._ending or self._paused_at):",
+        "        while not (self._busy or self._ending or self._paused_at or self._full):",
+        "        while not (self._ending or self._paused_at or self._full):",
         SPLITS,
     ),
     Bug(
@@ -167,10 +167,15 @@ def planted(bug: Bug | None, folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
     if bug is None:
         return
-    file = folder / "pushd" / bug.file
-    text = file.read_text()
-    assert text.count(bug.right) == 1, f"{bug.name}: {bug.file} has changed"
-    file.write_text(text.replace(bug.right, bug.wrong))
+    (folder / "pushd" / bug.file).write_text(broken(bug))
+
+
+def broken(bug: Bug) -> str:
+    """Give the text of a bug's module with the bug in it; the right text must stand there once."""
+    text = (ROOT / "pushd" / bug.file).read_text()
+    if text.count(bug.right) != 1:
+        raise ValueError(f"{bug.name}: {bug.file} has changed")
+    return text.replace(bug.right, bug.wrong)
 
 
 def found(bug: Bug | None, tool: tuple[str, ...]) -> tuple[float, str]:

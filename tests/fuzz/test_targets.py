@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pushd.commands import Needs
-from tests.fuzz import heavy, run, seeds, targets
+from tests.fuzz import bugs, heavy, run, seeds, targets
 from tests.fuzz.core import LEFT_OUT, Broken, World, judged
 
 
@@ -104,3 +104,9 @@ def test_short_run(target: str, tmp_path: Path) -> None:
     outcome = run.fuzz(target, 3, tmp_path / target / "corpus", words)
     assert not outcome.problem, outcome.problem
     assert outcome.executions > 100
+
+
+def test_the_bugs_fit_the_code() -> None:
+    """Each bug that the tools must find can still be put into the code."""
+    for bug in bugs.BUGS:
+        assert bugs.broken(bug).count(bug.wrong)
