@@ -197,6 +197,9 @@ def test_property_hostile_server(acts: list[list[Frame | bytes]], reconnect: boo
     [
         b'{"message":"ok","result":1e999}\n',
         b'{"message":"ok","result":{"user":1e999}}\n',
+        # Nested too deeply, where the client reads it and where it only passes it over.
+        b'{"message":' + b"[" * 5000 + b"]" * 5000 + b"}\n",
+        b'{"message":"ok","x":' + b"[" * 5000 + b"]" * 5000 + b"}\n",
         b'{"message":"ok","result":[{"msgId":7}]}\n',
         b'{"message":"ok","result":"\xff"}\n',
         b'{"message":"ok","result":{"content":"\xc3\xa9","size":1,"md5":""}}\n',
