@@ -31,7 +31,7 @@ CONTROL = (*PYTEST, "tests/fuzz/test_ctl_bytes.py")
 SETTINGS = (*PYTEST, "tests/fuzz/test_settings_bytes.py")
 LINES = ("-m", "tests.fuzz.run", "--target", "lines", "--seconds", "40", "--fresh")
 CORE = ("-m", "tests.fuzz.run", "--target", "core", "--seconds", "40", "--fresh")
-MACHINES = ("-m", "tests.fuzz.wide", "--machines", "200", "--steps", "50")
+MACHINES = ("-m", "tests.fuzz.wide", "--machines", "200", "--steps", "50", "--first")
 
 
 class Bug(NamedTuple):

@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
@@ -354,6 +354,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--machines", type=int, default=20)
     parser.add_argument("--steps", type=int, default=50, help="of each machine")
+    parser.add_argument("--first", action="store_true", help="end at what is found, not shrunk")
     options = parser.parse_args()
     begin = time.monotonic()
     violations: list[str] = []
@@ -362,6 +363,8 @@ def main() -> int:
         stateful_step_count=options.steps,
         deadline=None,
         print_blob=True,
+        phases=(Phase.explicit, Phase.generate) if options.first else tuple(Phase),
+        report_multiple_bugs=not options.first,
         suppress_health_check=list(HealthCheck),
     )
     try:
