@@ -183,6 +183,7 @@ def reasons(own: Operated) -> list[str]:
 async def test_the_first_lines(operated: Operate) -> None:
     """The first line says what was started, with which settings; then it is ready."""
     own = operated("[limits]\nconnections = 50\n")
+    await own.line("ready")
     first, second = own.lines()[:2]
     assert first["event"] == "starting"
     assert first["config"] == f'["{own.file}"]'
