@@ -69,6 +69,7 @@ class Phone:
         self.seen: list[tuple[str, int]] = []  # chats and msgIds of this turn, newest last
         self.last = self.acked = 0  # taken in, acked
         self.target = 0  # what waited when it was bound goes up to this
+        self.waited = 0  # how much it was
         self.eager = world.rng.random() < 0.7  # it acks each packet at once
         self._wanted: deque[Wanted] = deque()
         self._packets: deque[int] = deque()  # last seqs of packets that are not acked
@@ -152,7 +153,7 @@ class Phone:
         first, last, queued = reply["first"], reply["last"], reply["queued"]
         self.log.append(Resumed(self.name, self.turn, self.user.name, first, last, queued))
         self.last = self.acked = first - 1 if queued else last
-        self.target = last
+        self.target, self.waited = last, queued
         again, self.pending = self.pending, []
         while again:
             count = self.world.rng.randint(1, 20)
