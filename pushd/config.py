@@ -167,7 +167,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ] = 65536
     turn: Annotated[
         int, within(1024, _MAX, "bytes", "Written in one turn of the loop to all together")
-    ] = 524288
+    ] = 131072
     messages_per_frame: Annotated[int, within(1, 10000, "messages", "One message list")] = 100
     infos_per_message: Annotated[int, within(1, 1000, "infos", "One message")] = 20
     text: Annotated[int, within(1, _MAX, "characters", "A text in a message")] = 10000
