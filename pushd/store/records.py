@@ -126,7 +126,7 @@ def sound(number: int, chat: int, created: int, body: bytes, sum_: int | None) -
     """Tell whether a stored body is what was written; rows of earlier versions have no sum."""
     if sum_ is None:
         return bool(body) and is_text(body)
-    return sum_ == crc32(body, (number ^ chat ^ created) & 0xFFFFFFFF)
+    return sum_ == checksum(number, chat, created, body)
 
 
 def is_text(body: bytes) -> bool:

@@ -549,6 +549,16 @@ class Status:
         self.files = len(os.listdir(folder / "fd"))
 
 
+def missed(verdicts: list[Verdict]) -> list[str]:
+    """Tell which bars do not hold."""
+    return [f"{one.name}: {one.found}, bar {one.bar}" for one in verdicts if not one.holds]
+
+
+def told(verdicts: list[Verdict]) -> dict[str, str]:
+    """Tell what was found, by the name of its bar."""
+    return {one.name: f"{one.found} (bar {one.bar})" for one in verdicts}
+
+
 @dataclass
 class Outcome:
     """What a run came to."""
@@ -559,10 +569,7 @@ class Outcome:
     @property
     def violations(self) -> list[str]:
         """All that is wrong, of both kinds."""
-        failed = [
-            f"{one.name}: {one.found}, bar {one.bar}" for one in self.verdicts if not one.holds
-        ]
-        return [*self.soak.totals.report.violations, *failed]
+        return [*self.soak.totals.report.violations, *missed(self.verdicts)]
 
     @property
     def figures(self) -> dict[str, str | int | float]:
@@ -582,7 +589,7 @@ class Outcome:
             "backups": totals.backups,
             "reloads": totals.reloads,
             "held read transactions": totals.held,
-            **{one.name: f"{one.found} (bar {one.bar})" for one in self.verdicts},
+            **told(self.verdicts),
             "load average": f"{os.getloadavg()[0]:.1f}",
         }
 
@@ -638,9 +645,8 @@ def judge_again(plan: Plan, folder: Path) -> int:
     known = json.loads(file.read_text())
     names = tuple(f"{one.name}:" for one in verdicts)
     others = [one for one in known["violations"] if not one.startswith(names)]
-    failed = [f"{one.name}: {one.found}, bar {one.bar}" for one in verdicts if not one.holds]
-    known["violations"] = others + failed
-    known["figures"] |= {one.name: f"{one.found} (bar {one.bar})" for one in verdicts}
+    known["violations"] = others + missed(verdicts)
+    known["figures"] |= told(verdicts)
     known["figures"]["bars of"] = commit()
     file.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n")
     return 1 if known["violations"] else 0
